@@ -1,0 +1,63 @@
+//! What an instance costs its host.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `GET /instances/{id}/stats`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceStats {
+    /// Whose.
+    pub instance_id: String,
+    /// Its name.
+    pub instance_name: String,
+    /// Processor time of the VMM.
+    pub cpu_seconds: f64,
+    /// Resident memory of the VMM, shared pages included.
+    pub memory_rss_bytes: u64,
+    /// Address space of the VMM.
+    pub memory_vms_bytes: u64,
+    /// Bytes received, as the guest sees it.
+    pub network_rx_bytes: u64,
+    /// Bytes sent, as the guest sees it.
+    pub network_tx_bytes: u64,
+    /// Processors given to the guest.
+    pub allocated_vcpus: u32,
+    /// Memory given to the guest.
+    pub allocated_memory_bytes: u64,
+    /// Resident by allocated; absent when nothing is allocated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_utilization_ratio: Option<f64>,
+    /// Whose pages they are; absent without a VMM. An extension of coppice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryStats>,
+    /// What a template gives its forks; absent for others. An extension of
+    /// coppice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateStats>,
+}
+
+/// Whose pages a running instance uses, counted by the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryStats {
+    /// Guest memory as configured.
+    pub guest_ram_bytes: u64,
+    /// Resident guest pages that are still the memory image's.
+    pub shared_with_image_bytes: u64,
+    /// Resident guest pages that are this instance's alone.
+    pub private_bytes: u64,
+    /// Pages of the VMM itself that are this process's alone.
+    pub vmm_private_bytes: u64,
+    /// Everything, each shared page divided by its number of users.
+    pub pss_bytes: u64,
+}
+
+/// What sharing saves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TemplateStats {
+    /// Forks with a VMM now.
+    pub forks: u64,
+    /// Bytes of the template's memory resident for all of them together.
+    pub resident_bytes: u64,
+    /// Bytes that copies for each fork would need beyond that.
+    pub saved_bytes: u64,
+}
