@@ -1,0 +1,135 @@
+//! The initrd: a cpio archive with the agent as `/init` and the modules it loads.
+//!
+//! Layout seen by the agent:
+//!
+//! - `/init`: the agent, mode 0755.
+//! - `/modules/<name>.ko`: uncompressed kernel modules.
+//! - `/modules/order`: their file names, one a line, each after the ones it depends on.
+//! - `/dev`, `/proc`, `/run`, `/sys`: empty directories to mount on.
+//!
+//! The archive is not compressed. The guest would have to decompress it on a virtual CPU, which under
+//! emulation costs more than copying the few megabytes that compression would save.
+
+use std::io;
+
+use cpio::newc::Builder;
+use cpio::newc::ModeFileType::{self, Directory, Regular};
+
+use crate::modules::Module;
+
+/// The archive's bytes. The same agent and modules always give the same bytes.
+pub(crate) fn build(agent: &[u8], modules: &[Module]) -> io::Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for dir in ["dev", "proc", "run", "sys", "modules"] {
+        archive.add(dir, Directory, 0o755, &[])?;
+    }
+    archive.add("init", Regular, 0o755, agent)?;
+    let mut order = String::new();
+    for module in modules {
+        order.push_str(&module.file_name);
+        order.push('\n');
+        archive.add(
+            &format!("modules/{}", module.file_name),
+            Regular,
+            0o444,
+            &module.bytes,
+        )?;
+    }
+    archive.add("modules/order", Regular, 0o444, order.as_bytes())?;
+    cpio::newc::trailer(archive.bytes)
+}
+
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    inode: u32,
+}
+
+impl Archive {
+    /// Adds an entry owned by root with the time stamp zero and an inode number of its own: equal
+    /// numbers would be taken for hard links by some readers.
+    fn add(&mut self, name: &str, kind: ModeFileType, mode: u32, body: &[u8]) -> io::Result<()> {
+        self.inode += 1;
+        let size = u32::try_from(body.len())
+            .map_err(|_| io::Error::other(format!("{name} is too large for an initrd")))?;
+        let mut entry = Builder::new(name)
+            .ino(self.inode)
+            .mode(mode)
+            .set_mode_file_type(kind)
+            .nlink(1)
+            .write(&mut self.bytes, size);
+        io::Write::write_all(&mut entry, body)?;
+        entry.finish()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn sample() -> Vec<Module> {
+        ["virtio.ko", "erofs.ko"]
+            .map(|name| Module {
+                file_name: name.into(),
+                bytes: name.as_bytes().to_vec(),
+            })
+            .into()
+    }
+
+    /// Every entry of an archive: name, permission bits and type, content.
+    fn entries(mut archive: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
+        let mut found = Vec::new();
+        loop {
+            let mut reader = cpio::NewcReader::new(archive).unwrap();
+            if reader.entry().is_trailer() {
+                return found;
+            }
+            let (name, mode) = (reader.entry().name().to_owned(), reader.entry().mode());
+            let mut body = Vec::new();
+            reader.read_to_end(&mut body).unwrap();
+            found.push((name, mode, body));
+            archive = reader.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_agent_is_init_and_modules_are_listed_in_load_order() {
+        let found = entries(&build(b"agent bytes", &sample()).unwrap());
+        let get = |name: &str| {
+            let entry = found.iter().find(|(n, ..)| n == name).expect(name);
+            (entry.1, entry.2.as_slice())
+        };
+        assert_eq!(get("init"), (0o100_755, b"agent bytes".as_slice()));
+        assert_eq!(
+            get("modules/order"),
+            (0o100_444, b"virtio.ko\nerofs.ko\n".as_slice())
+        );
+        assert_eq!(get("modules/erofs.ko"), (0o100_444, b"erofs.ko".as_slice()));
+        assert_eq!(get("proc").0, 0o040_755);
+    }
+
+    #[test]
+    fn a_directory_is_listed_before_what_is_in_it() {
+        let names: Vec<_> = entries(&build(b"", &sample()).unwrap())
+            .into_iter()
+            .map(|(name, ..)| name)
+            .collect();
+        let dir = names.iter().position(|n| n == "modules").unwrap();
+        let file = names
+            .iter()
+            .position(|n| n.starts_with("modules/"))
+            .unwrap();
+        assert!(dir < file);
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_bytes() {
+        assert_eq!(
+            build(b"x", &sample()).unwrap(),
+            build(b"x", &sample()).unwrap()
+        );
+    }
+}
