@@ -1,1 +1,20 @@
-//! hypervisor
+//! The boundary to virtual machine monitors: what a driver offers, the QEMU driver, a fake one, and the suite of
+//! tests that both pass.
+//!
+//! A driver takes a complete plan and gives a handle to a running machine. It keeps its secrets (sockets, process
+//! layout, formats of device state) and leaves to its callers: instance states, directories, records, disk chains.
+
+mod driver;
+mod error;
+mod plan;
+mod process;
+
+pub use driver::{
+    Captured, Driver, ExitReason, GuestIo, GuestStream, MemoryReport, MemoryUse, Powers, Snapshots,
+    TemplateHold, Templates, Vm, VmStatus, VmmIdentity,
+};
+pub use error::VmmError;
+pub use plan::{
+    DiskFile, DiskFormat, KernelFiles, LaunchPlan, LogFiles, MachineSpec, RamUse, RestorePlan, Wake,
+};
+pub use process::ProcessId;

@@ -1,0 +1,107 @@
+//! Complete descriptions of a machine to start.
+
+use std::path::PathBuf;
+
+pub use memory::DiskFormat;
+
+/// Size of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineSpec {
+    /// Virtual CPUs, at least one.
+    pub vcpus: u32,
+    /// Guest RAM in bytes, a multiple of 1 MiB.
+    pub ram_bytes: u64,
+}
+
+/// What the guest boots.
+#[derive(Debug, Clone)]
+pub struct KernelFiles {
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initrd: PathBuf,
+    /// Words added to the driver's own kernel command line.
+    pub cmdline_extra: String,
+}
+
+/// One file of the disk chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: DiskFormat,
+}
+
+/// Files the machine's output is appended to; they are created if missing.
+#[derive(Debug, Clone)]
+pub struct LogFiles {
+    /// What the VMM says about itself.
+    pub vmm: PathBuf,
+    /// The guest's serial console.
+    pub console: PathBuf,
+    /// Output of the guest's program.
+    pub app: PathBuf,
+}
+
+/// A machine to boot.
+#[derive(Debug, Clone)]
+pub struct LaunchPlan {
+    /// Instance id; names the process.
+    pub name: String,
+    /// Existing directory for sockets and records of this run; one per machine.
+    pub run_dir: PathBuf,
+    /// Size.
+    pub machine: MachineSpec,
+    /// What to boot.
+    pub kernel: KernelFiles,
+    /// Read-only root file system image.
+    pub root: PathBuf,
+    /// Disk chain, base first; the last one is written to, the others never.
+    pub disk: Vec<DiskFile>,
+    /// Logs.
+    pub logs: LogFiles,
+}
+
+/// What a restored machine does with the image's RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RamUse {
+    /// Map all layers privately, shared with every other fork of the image.
+    Fork,
+    /// As `Fork`, for the one machine that went to standby: where the layers below the newest are loaded already,
+    /// those are mapped and the newest is written over them, so that its next diff replaces the newest layer
+    /// instead of coming on top of it.
+    Own,
+    /// A full copy that shares nothing.
+    Copied,
+}
+
+/// State of the machine once it is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// It runs.
+    Running,
+    /// Its CPUs stand still.
+    Paused,
+}
+
+/// A machine to restore from a memory image.
+#[derive(Debug, Clone)]
+pub struct RestorePlan {
+    /// Instance id; names the process.
+    pub name: String,
+    /// Existing directory for sockets and records of this run; one per machine.
+    pub run_dir: PathBuf,
+    /// The image, in a directory that belongs to this machine's instance.
+    pub image_dir: PathBuf,
+    /// Read-only root file system image, the same bytes as when the image was taken.
+    pub root: PathBuf,
+    /// Disk chain, base first: the image's chain and one new file on top, which is written to.
+    pub disk: Vec<DiskFile>,
+    /// Logs.
+    pub logs: LogFiles,
+    /// What happens with the image's RAM.
+    pub ram: RamUse,
+    /// State afterwards.
+    pub wake: Wake,
+}
