@@ -20,3 +20,6 @@ pub mod cp;
 pub mod images;
 
 pub mod openapi;
+
+#[cfg(feature = "client")]
+pub mod client;
