@@ -1,2 +1,65 @@
-//! xtask
-fn main() {}
+//! Every automation of this repository, as `cargo xtask <command>`. One file per command.
+
+mod agent;
+mod assets;
+mod check;
+mod image;
+mod process;
+mod setup_host;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// Automation of the coppice repository.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the Debian packages that building and running need (as root; otherwise list them).
+    SetupHost,
+    /// Build the guest agent as a static program.
+    Agent,
+    /// Make the built-in OCI images.
+    Image {
+        /// Directory for the archives.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make everything a guest needs under target/assets: agent, kernel, initrd, images.
+    Assets,
+    /// Formatting, clippy and tidy.
+    Check,
+    /// The rules that clippy cannot see: sizes, names, words, who depends on whom.
+    Tidy,
+    /// Build everything and run all tests, those on real guests too.
+    Test {
+        /// Passed on to the test runner.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let workspace = Workspace::open()?;
+    match arguments.command {
+        Command::SetupHost => setup_host::run(),
+        Command::Agent => agent::build(&workspace).map(|path| println!("{}", path.display())),
+        Command::Image { out } => image::run(&workspace, &out),
+        Command::Assets => assets::run(&workspace),
+        Command::Check => check::run(&workspace),
+        Command::Tidy => tidy::run(&workspace),
+        Command::Test { arguments } => test::run(&workspace, &arguments),
+    }
+}

@@ -40,6 +40,12 @@ pub enum BootError {
         /// The meta package that was asked for.
         meta_package: &'static str,
     },
+    /// The package lists of this host lack a package.
+    #[error("no package {name} in the lists of this host, run `apt-get update`")]
+    PackageUnknown {
+        /// Name of the package.
+        name: String,
+    },
     /// The given package or directory holds no kernel image.
     #[error("no kernel image (boot/vmlinuz-*) in {}", path.display())]
     KernelMissing {

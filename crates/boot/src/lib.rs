@@ -14,7 +14,7 @@ mod initrd;
 mod kernel;
 mod modinfo;
 mod modules;
-mod package;
+pub mod package;
 
 pub use assets::{Assets, AssetsId};
 pub use error::BootError;

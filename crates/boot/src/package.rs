@@ -1,7 +1,9 @@
-//! Debian packages: finding the kernel's, downloading and unpacking them, none of it as an
-//! installation. The tools of the distribution do the work, so signatures of the archive are checked
-//! as for any package of the host.
+//! Debian packages, downloaded and unpacked without being installed.
+//!
+//! The tools of the distribution do the work, so signatures of the archive are checked as for any
+//! package of the host. Guest kernels come from here, and the parts of the built-in images.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -19,20 +21,41 @@ const META_PACKAGES: [(&str, &str); 2] = [
 ];
 
 /// A package that apt can download.
-pub(crate) struct Package {
+#[derive(Debug)]
+pub struct Package {
     name: String,
     file_name: String,
     hash: String,
 }
 
 impl Package {
+    /// Asks apt for the packages of these names, in the versions it would install, in the same order.
+    /// Fails if the host's package lists lack one of them.
+    pub fn locate(names: &[&str]) -> Result<Vec<Self>, BootError> {
+        let output = run("apt-get", "apt", |command| {
+            command.args(["download", "-q", "--print-uris"]).args(names)
+        })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut located: Vec<_> = text.lines().filter_map(parse_uri).collect();
+        let missing = names
+            .iter()
+            .find(|name| located.iter().all(|found| found.name != **name));
+        if let Some(name) = missing {
+            return Err(BootError::PackageUnknown {
+                name: (*name).into(),
+            });
+        }
+        located.sort_by_key(|found| names.iter().position(|name| *name == found.name));
+        Ok(located)
+    }
+
     /// Name, version and content in one line.
     pub(crate) fn fingerprint(&self) -> String {
         format!("{} {}", self.file_name, self.hash)
     }
 
     /// Downloads into `cache_dir` unless it is there already, and gives the file's path.
-    pub(crate) fn download(
+    pub fn download(
         &self,
         cache_dir: &Path,
         progress: &mut dyn FnMut(Step),
@@ -70,23 +93,25 @@ impl Package {
 pub(crate) fn kernel_packages() -> Result<Vec<Package>, BootError> {
     let meta_package = meta_package();
     let unknown = || BootError::KernelPackageUnknown { meta_package };
-    let image = dependencies(meta_package)?
-        .into_iter()
-        .find(|name| name.starts_with("linux-image-"))
-        .ok_or_else(unknown)?;
+    let graph = dependency_graph(&[meta_package])?;
+    let dependency = |package: &str, prefix: &str| {
+        graph
+            .get(package)?
+            .iter()
+            .find(|name| name.starts_with(prefix))
+    };
+    let image = dependency(meta_package, "linux-image-").ok_or_else(unknown)?;
     // Debian's image package holds the modules, Ubuntu's has them in a package beside it.
-    let modules = dependencies(&image)?
-        .into_iter()
-        .find(|name| name.starts_with("linux-modules-"));
-    let mut packages = Vec::new();
-    for name in std::iter::once(image).chain(modules) {
-        packages.push(locate(&name)?.ok_or_else(unknown)?);
-    }
-    Ok(packages)
+    let modules = dependency(image, "linux-modules-");
+    let names: Vec<_> = std::iter::once(image)
+        .chain(modules)
+        .map(String::as_str)
+        .collect();
+    Package::locate(&names)
 }
 
 /// Unpacks a package's files below `dir`. No script of the package is run.
-pub(crate) fn unpack(archive: &Path, dir: &Path) -> Result<(), BootError> {
+pub fn unpack(archive: &Path, dir: &Path) -> Result<(), BootError> {
     run("dpkg-deb", "dpkg", |command| {
         command.arg("-x").arg(archive).arg(dir)
     })
@@ -102,38 +127,49 @@ fn meta_package() -> &'static str {
         .1
 }
 
-/// Names of the packages a package depends on, as `apt-cache depends` prints them.
-fn dependencies(package: &str) -> Result<Vec<String>, BootError> {
+/// Direct dependencies of packages, and of all packages these lead to.
+pub fn dependency_graph(roots: &[&str]) -> Result<BTreeMap<String, Vec<String>>, BootError> {
     let output = run("apt-cache", "apt", |command| {
-        command.args(["depends", "--important", package])
+        command
+            .args(["depends", "--recurse", "--important"])
+            .args(roots)
     })?;
     Ok(parse_depends(&String::from_utf8_lossy(&output.stdout)))
 }
 
-fn parse_depends(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends:"))
-        .map(|name| name.trim().to_owned())
-        .collect()
+/// Parses apt's listing: a package at the beginning of a line, what it depends on in the lines after.
+fn parse_depends(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut graph: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut package = String::new();
+    for line in text.lines() {
+        if !line.starts_with([' ', '|']) {
+            package = line.trim().to_owned();
+            graph.entry(package.clone()).or_default();
+            continue;
+        }
+        let relation = line.trim_start_matches([' ', '|']);
+        let name = relation
+            .strip_prefix("Depends:")
+            .or_else(|| relation.strip_prefix("PreDepends:"));
+        if let Some(name) = name {
+            graph
+                .entry(package.clone())
+                .or_default()
+                .push(name.trim().to_owned());
+        }
+    }
+    graph
 }
 
-/// Asks apt where a package would be downloaded from.
-fn locate(name: &str) -> Result<Option<Package>, BootError> {
-    let output = run("apt-get", "apt", |command| {
-        command.args(["download", "-q", "--print-uris", name])
-    })?;
-    Ok(parse_uri(name, &String::from_utf8_lossy(&output.stdout)))
-}
-
-/// Parses `'<uri>' <file name> <size> <hash kind>:<hex>`.
-fn parse_uri(name: &str, text: &str) -> Option<Package> {
-    let line = text.lines().find(|line| line.starts_with('\''))?;
-    let mut fields = line.split_whitespace().skip(1);
+/// Parses `'<uri>' <file name> <size> <hash kind>:<hex>`. File names begin with the package's name.
+fn parse_uri(line: &str) -> Option<Package> {
+    let mut fields = line.strip_prefix('\'')?.split_whitespace().skip(1);
     let file_name = fields.next()?.to_owned();
     let hash = fields.nth(1)?.to_owned();
+    let name = file_name.split('_').next()?.to_owned();
     // The name becomes part of a path.
     (!file_name.contains('/')).then_some(Package {
-        name: name.to_owned(),
+        name,
         file_name,
         hash,
     })
@@ -169,22 +205,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn direct_dependencies_are_read_from_apts_listing() {
-        let text = "linux-image-virtual\n  Depends: linux-image-6.8.0-31-generic\n |Depends: a\n  \
-            Depends: linux-firmware\n  Conflicts: x\n";
-        assert_eq!(
-            parse_depends(text),
-            ["linux-image-6.8.0-31-generic", "a", "linux-firmware"]
-        );
+    fn dependencies_are_read_from_apts_listing() {
+        let text = "python3\n |Depends: a\n  Depends: <virtual>\n    provider\n  PreDepends: b\n\
+            b\n  Depends: c\n  Conflicts: d\nc\n";
+        let graph = parse_depends(text);
+        let of = |name: &str| graph[name].iter().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(of("python3"), ["a", "<virtual>", "b"]);
+        assert_eq!(of("b"), ["c"]);
+        assert!(of("c").is_empty());
     }
 
     #[test]
     fn the_download_address_line_gives_file_and_hash() {
-        let text =
-            "Get things\n'http://h/pool/l/x_1%3a2_amd64.deb' x_1%3a2_amd64.deb 12 SHA256:ab\n";
-        let package = parse_uri("x", text).unwrap();
+        let package =
+            parse_uri("'http://h/x_1%3a2_amd64.deb' x_1%3a2_amd64.deb 12 SHA256:ab").unwrap();
+        assert_eq!(package.name, "x");
         assert_eq!(package.fingerprint(), "x_1%3a2_amd64.deb SHA256:ab");
-        assert!(parse_uri("x", "").is_none());
-        assert!(parse_uri("x", "'http://h/x' ../x 12 SHA256:ab").is_none());
+        assert!(parse_uri("Reading package lists").is_none());
+        assert!(parse_uri("'http://h/x' ../x 12 SHA256:ab").is_none());
     }
 }
