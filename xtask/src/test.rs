@@ -1,5 +1,82 @@
-//! tmp
+//! `cargo xtask test`: all tests, those on real guests too.
+//!
+//! A test that cannot run here prints a line beginning with `skipped: ` and its reason, and passes.
+//! Such tests are counted apart. With `CI=true` it is a failure if no test ran a real guest at all.
+
+mod report;
+
+use std::env;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::assets::ASSETS_VARIABLE;
 use crate::workspace::Workspace;
-pub(crate) fn run(_w: &Workspace, _a: &[String]) -> anyhow::Result<()> {
+use crate::{assets, process};
+use report::Report;
+
+/// Environment variable by which tests find the programs as users run them.
+const PROGRAMS_VARIABLE: &str = "COPPICE_BIN_DIR";
+
+/// Builds programs and assets, runs the tests and prints how they went; the last line is the sum.
+pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<()> {
+    assets::make(workspace)?;
+    process::run(process::cargo(workspace).args(["build", "--quiet", "--workspace", "--bins"]))?;
+
+    let nextest = process::find_program("cargo-nextest").is_some();
+    let mut command = process::cargo(workspace);
+    command
+        .env(ASSETS_VARIABLE, workspace.assets_dir())
+        .env(PROGRAMS_VARIABLE, workspace.target_dir.join("debug"));
+    let (report, success) = if nextest {
+        with_nextest(workspace, &mut command, arguments)?
+    } else {
+        with_cargo_test(&mut command, arguments)?
+    };
+
+    for skipped in &report.skipped {
+        println!("{skipped}");
+    }
+    let in_ci = env::var("CI").is_ok_and(|value| value == "true");
+    // Whoever names tests to run knows which kinds are among them.
+    let guests_ran = !in_ci || !arguments.is_empty() || report.real_guest_ran();
+    if !guests_ran {
+        println!("no test ran a real guest, which CI is for");
+    }
+    println!("{}", report.summary());
+    if !success || report.failed > 0 || !guests_ran {
+        bail!("tests failed");
+    }
     Ok(())
+}
+
+fn with_nextest(
+    workspace: &Workspace,
+    command: &mut Command,
+    arguments: &[String],
+) -> anyhow::Result<(Report, bool)> {
+    let path = workspace.target_dir.join("nextest/default/junit.xml");
+    let _ = std::fs::remove_file(&path);
+    let status = command
+        .args(["nextest", "run", "--workspace", "--no-tests", "pass"])
+        .args(arguments)
+        .status()
+        .context("start cargo nextest")?;
+    let report = match std::fs::read_to_string(&path) {
+        Ok(xml) => Report::from_junit(&xml),
+        Err(_) if !status.success() => bail!("cargo nextest: {status}"),
+        Err(_) => Report::default(),
+    };
+    Ok((report, status.success()))
+}
+
+fn with_cargo_test(command: &mut Command, arguments: &[String]) -> anyhow::Result<(Report, bool)> {
+    command
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(arguments);
+    command.args(["--", "--show-output"]);
+    let output = command.stderr(std::process::Stdio::inherit()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    Ok((Report::from_cargo_test(&text), output.status.success()))
 }
