@@ -1,0 +1,47 @@
+//! Arguments of commands that move instances between states.
+
+use api::instances::InstanceState;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct InstancesArgs {
+    /// Instances
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub(crate) instances: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Instances
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub(crate) instances: Vec<String>,
+    /// Program that replaces the entrypoint from now on; repeat it for arguments, give it empty for none
+    #[arg(long, value_name = "WORD")]
+    pub(crate) entrypoint: Vec<String>,
+    /// Command that replaces the present one from now on
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) cmd: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Instances
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub(crate) instances: Vec<String>,
+    /// End guests without asking them, and do not mind instances that are not there; the memory of
+    /// a template stays while forks use it
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Instance
+    pub(crate) instance: String,
+    /// State to wait for
+    #[arg(long, default_value = "Running", value_name = "STATE")]
+    pub(crate) state: InstanceState,
+    /// Longest wait, 5m at most
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub(crate) timeout: String,
+}

@@ -1,0 +1,104 @@
+//! Arguments of commands that make instances.
+
+use clap::{Args, ValueEnum};
+
+use crate::words::{Pair, parse_pair};
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Image to make it from
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Command that replaces the image's
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) cmd: Vec<String>,
+    /// Name; made up from the image's by default
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Set a variable of its program; KEY alone passes the value on
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = parse_pair)]
+    pub(crate) env: Vec<Pair>,
+    /// Memory, such as 512MB [default: the daemon's, 1GB]
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Processors [default: the daemon's, 2]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) cpus: Option<u32>,
+    /// Size of the writable disk; it takes only what is written [default: the daemon's, 10GB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) overlay_size: Option<String>,
+    /// Platform of the image, such as linux/amd64
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// VMM to run it in
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hypervisor: Option<String>,
+    /// Label it
+    #[arg(short = 'l', long = "tag", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) tags: Vec<Pair>,
+    /// Remove it after this time, such as 90s or 1h30m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) ttl: Option<String>,
+    /// Program that replaces the image's entrypoint; repeat it for arguments, give it empty for none
+    #[arg(long, value_name = "WORD")]
+    pub(crate) entrypoint: Vec<String>,
+    /// Do not wait for the agent; exec and cp will not work
+    #[arg(long)]
+    pub(crate) skip_guest_agent: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) create: CreateArgs,
+    /// Longest wait for it to run, 5m at most
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub(crate) wait_timeout: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForkArgs {
+    /// Instance to copy
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) source: String,
+    /// Name of the copy; with --count the beginning of the names
+    #[arg(value_name = "NAME", conflicts_with = "name_flag")]
+    pub(crate) name: Option<String>,
+    /// The same, as an option; made up from the source's by default
+    #[arg(long = "name", value_name = "NAME")]
+    pub(crate) name_flag: Option<String>,
+    /// Number of copies; they are named NAME-1, NAME-2, …
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) count: Option<u32>,
+    /// Share the source's memory instead of copying it [default: true for templates]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) share_memory: Option<bool>,
+    /// Fork the source while it runs; it is paused for a moment
+    #[arg(long)]
+    pub(crate) from_running: bool,
+    /// Template to take the memory from
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "share_memory")]
+    pub(crate) template: Option<String>,
+    /// State to bring the copies to
+    #[arg(long, value_name = "STATE", ignore_case = true)]
+    pub(crate) target_state: Option<TargetArg>,
+    /// Set a variable on top of the source's
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = parse_pair)]
+    pub(crate) env: Vec<Pair>,
+    /// Label the copies instead of inheriting the source's labels
+    #[arg(short = 'l', long = "tag", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) tags: Vec<Pair>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetArg {
+    Running,
+    Standby,
+    Stopped,
+}

@@ -1,0 +1,120 @@
+//! `inspect`: all that is known of instances.
+
+use api::client::Client;
+use api::instances::{Instance, InstanceState};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::args::InspectArgs;
+use crate::explain::{self, Deed};
+use crate::failure::Failure;
+use crate::printer::Printer;
+
+/// Width of the names of fields.
+const LABEL_WIDTH: usize = 14;
+
+pub(crate) async fn inspect(
+    client: &Client,
+    printer: &Printer,
+    args: InspectArgs,
+) -> Result<(), Failure> {
+    for (index, name) in args.instances.iter().enumerate() {
+        match client.get_instance(name).await {
+            Ok(instance) => printer.show(&instance, |instance| {
+                let gap = if index > 0 { "\n" } else { "" };
+                format!("{gap}{}", describe(instance, args.show_env))
+            })?,
+            Err(error) => return Err(explain::instance(client, name, Deed::Look, error).await),
+        }
+    }
+    Ok(())
+}
+
+fn describe(instance: &Instance, show_env: bool) -> String {
+    let mut sheet = Sheet::default();
+    sheet.row("name", &instance.name);
+    sheet.row("id", &instance.id);
+    sheet.row("state", &state(instance));
+    sheet.row("image", &instance.image);
+    sheet.row("platform", &instance.platform);
+    sheet.row("hypervisor", &instance.hypervisor);
+    sheet.row("memory", &instance.size);
+    sheet.row("processors", &instance.vcpus.to_string());
+    sheet.row("disk", &instance.overlay_size);
+    sheet.row("network", &network(instance));
+    sheet.row("memory from", &origin(instance));
+    if instance.state == InstanceState::Template || instance.fork_count > 0 {
+        let locked = if instance.mem_locked { ", locked" } else { "" };
+        sheet.row("forks", &format!("{}{locked}", instance.fork_count));
+    }
+    sheet.time("created", Some(instance.created_at));
+    sheet.time("started", instance.started_at);
+    sheet.time("stopped", instance.stopped_at);
+    sheet.time("expires", instance.expires_at);
+    if let Some(code) = instance.exit_code {
+        let message = instance.exit_message.as_deref().unwrap_or_default();
+        sheet.row("exit code", format!("{code} {message}").trim_end());
+    }
+    for (phase, ms) in &instance.phase_durations_ms {
+        let seconds = *ms as f64 / 1000.0;
+        sheet.row("time in phase", &format!("{phase} {seconds:.1}s"));
+    }
+    for (key, value) in &instance.tags {
+        sheet.row("tag", &format!("{key}={value}"));
+    }
+    for (key, value) in &instance.env {
+        let value = if show_env { value } else { "…" };
+        sheet.row("env", &format!("{key}={value}"));
+    }
+    sheet.text
+}
+
+fn state(instance: &Instance) -> String {
+    match &instance.state_error {
+        Some(error) => format!("{} ({error})", instance.state),
+        None => instance.state.to_string(),
+    }
+}
+
+fn network(instance: &Instance) -> String {
+    match (&instance.network.ip, instance.network.enabled) {
+        (Some(ip), true) => ip.clone(),
+        (None, true) => "enabled, no address yet".to_owned(),
+        (_, false) => "none".to_owned(),
+    }
+}
+
+fn origin(instance: &Instance) -> String {
+    let mut text = instance.memory.mode.as_str().to_owned();
+    if let Some(image) = &instance.memory.image_id {
+        text.push_str(&format!(", image {image}"));
+    }
+    if let Some(parent) = &instance.fork_of_template {
+        text.push_str(&format!(", of template {parent}"));
+    }
+    text
+}
+
+/// Lines of a name and a value.
+#[derive(Default)]
+struct Sheet {
+    text: String,
+}
+
+impl Sheet {
+    fn row(&mut self, label: &str, value: &str) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        self.text.push_str(&format!("{label:<LABEL_WIDTH$}{value}"));
+    }
+
+    fn time(&mut self, label: &str, time: Option<OffsetDateTime>) {
+        let written = time
+            .and_then(|time| time.replace_nanosecond(0).ok())
+            .and_then(|time| time.format(&Rfc3339).ok());
+        if let Some(written) = written {
+            self.row(label, &written);
+        }
+    }
+}
