@@ -1,2 +1,5 @@
-//! agent
-fn main() {}
+//! `coppice-agent`, `/init` of every guest. Everything is in the library.
+
+fn main() {
+    agent::run();
+}

@@ -1,0 +1,127 @@
+//! The real machine: the guest this agent is PID 1 of.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use protocol::{Failure, FailureKind, Identity, MachineId, StartSpec};
+use rustix::system::{RebootCommand, reboot, sethostname};
+use rustix::time::{ClockId, Timespec, clock_settime};
+
+use crate::machine::Machine;
+use crate::root::Writable;
+use crate::{identity, root, sys};
+
+#[derive(Debug)]
+pub(crate) struct Guest {
+    /// Opened before the image has a say in what `/dev` holds.
+    random: File,
+    writable: Option<Writable>,
+    /// How often this memory became another machine.
+    generation: u64,
+}
+
+/// Who the machine is; common to a start and a resume.
+struct Person<'a> {
+    instance_id: &'a str,
+    hostname: &'a str,
+    machine_id: MachineId,
+    entropy: &'a [u8],
+    wall_clock_ns: u64,
+}
+
+impl Guest {
+    pub(crate) fn new() -> io::Result<Self> {
+        let random = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/urandom")?;
+        Ok(Guest {
+            random,
+            writable: None,
+            generation: 0,
+        })
+    }
+
+    /// Every step must succeed. Entropy comes before anything a program could be waiting for.
+    fn become_person(&self, person: &Person<'_>) -> Result<(), Failure> {
+        step(
+            "credit entropy",
+            sys::credit_entropy(self.random.as_fd(), person.entropy),
+        )?;
+        step(
+            "reseed the random generator",
+            sys::reseed(self.random.as_fd()),
+        )?;
+        step("set the clock", set_clock(person.wall_clock_ns))?;
+        step(
+            "set the host name",
+            sethostname(person.hostname.as_bytes()).map_err(Into::into),
+        )?;
+        let written = identity::write(
+            Path::new("/"),
+            person.hostname,
+            person.machine_id,
+            person.instance_id,
+            self.generation,
+        );
+        step("write the identity", written)
+    }
+}
+
+impl Machine for Guest {
+    fn set_up(&mut self, spec: &StartSpec) -> Result<(), Failure> {
+        self.writable = Some(step("set up the root file system", root::switch())?);
+        self.become_person(&Person {
+            instance_id: &spec.instance_id,
+            hostname: &spec.hostname,
+            machine_id: spec.machine_id,
+            entropy: &spec.entropy,
+            wall_clock_ns: spec.wall_clock_ns,
+        })?;
+        step("bring the loopback interface up", sys::interface_up("lo"))
+    }
+
+    fn assume(&mut self, identity: &Identity) -> Result<(), Failure> {
+        if identity.new_machine {
+            self.generation += 1;
+        }
+        self.become_person(&Person {
+            instance_id: &identity.instance_id,
+            hostname: &identity.hostname,
+            machine_id: identity.machine_id,
+            entropy: &identity.entropy,
+            wall_clock_ns: identity.wall_clock_ns,
+        })
+    }
+
+    fn sync(&mut self) {
+        rustix::fs::sync();
+    }
+
+    fn power_off(&mut self) {
+        // Everybody but PID 1; there is nobody left to ask politely.
+        let _ = sys::kill(-1, libc::SIGKILL);
+        match &self.writable {
+            Some(writable) => writable.seal(),
+            None => rustix::fs::sync(),
+        }
+        if let Err(error) = reboot(RebootCommand::PowerOff) {
+            eprintln!("coppice-agent: power off: {error}");
+        }
+    }
+}
+
+fn set_clock(wall_clock_ns: u64) -> io::Result<()> {
+    const SECOND: u64 = 1_000_000_000;
+    let time = Timespec {
+        tv_sec: i64::try_from(wall_clock_ns / SECOND).map_err(io::Error::other)?,
+        tv_nsec: (wall_clock_ns % SECOND) as _,
+    };
+    Ok(clock_settime(ClockId::Realtime, time)?)
+}
+
+fn step<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
+    result.map_err(|error| Failure::new(FailureKind::Io, format!("{what}: {error}")))
+}

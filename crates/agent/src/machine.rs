@@ -1,0 +1,24 @@
+//! What the server does to the machine it runs on.
+
+use protocol::{Failure, Identity, StartSpec};
+
+/// The machine under the server: the guest itself when it is PID 1, something harmless in tests.
+pub trait Machine {
+    /// Makes the freshly booted machine ready for its program: root file system, identity, entropy, clock.
+    ///
+    /// # Errors
+    /// What could not be done; the machine cannot be used then.
+    fn set_up(&mut self, spec: &StartSpec) -> Result<(), Failure>;
+
+    /// Makes the machine, woken from a memory image, the one described. Entropy comes first.
+    ///
+    /// # Errors
+    /// What could not be done; the machine must not be used then.
+    fn assume(&mut self, identity: &Identity) -> Result<(), Failure>;
+
+    /// Writes all file systems out.
+    fn sync(&mut self);
+
+    /// Ends all processes, writes all file systems out and switches the machine off. As PID 1 it does not return.
+    fn power_off(&mut self);
+}

@@ -1,0 +1,283 @@
+//! The loop: one thread that waits for edges and does what the host asks.
+//!
+//! ```text
+//! phase:       Waiting ──Start──▶ Started ──exit──▶ Exited ──ack──▶ power off
+//! connection:  none ──Hello──▶ greeted ──hang up or Hello──▶ all sessions end
+//! ```
+//!
+//! `mod` is the loop, `requests` what the host's messages do, `resume` the waking from a memory image, `ending` the
+//! way down. The machine itself is changed through [`Machine`] only.
+
+mod ending;
+mod requests;
+mod resume;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use protocol::{CallId, ExitStatus, ToHost};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use self::ending::Ending;
+use self::requests::Context;
+use self::resume::PendingResume;
+use crate::children::Children;
+pub use crate::children::Reaping;
+use crate::connection::{Connection, Received};
+use crate::log::LogPort;
+use crate::machine::Machine;
+use crate::poller::{Poller, Token};
+use crate::program::Program;
+use crate::session::{Outcome, Session};
+
+/// Rounds of work between two looks at the clock and at ended processes.
+const ROUNDS: usize = 32;
+
+/// What the end of the stream means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// The host has gone and will be back: a virtio port.
+    Wait,
+    /// Nobody will come back: a socket.
+    Return,
+}
+
+/// The agent's server over one stream. See the module's comment.
+#[derive(Debug)]
+pub struct Server<M> {
+    machine: M,
+    hangup: Hangup,
+    poller: Poller,
+    connection: Connection,
+    /// A Hello was read since the host connected.
+    greeted: bool,
+    children: Children,
+    program: Program,
+    log: LogPort,
+    context: Option<Context>,
+    sessions: BTreeMap<CallId, Session>,
+    resume: Option<PendingResume>,
+    ending: Ending,
+}
+
+impl<M: Machine> Server<M> {
+    /// Makes a server that talks over `port` and writes the program's output to `log`. Both are set to not block.
+    ///
+    /// # Errors
+    /// When the kernel refuses a descriptor.
+    pub fn new(
+        machine: M,
+        port: OwnedFd,
+        log: Option<OwnedFd>,
+        hangup: Hangup,
+        reaping: Reaping,
+    ) -> io::Result<Self> {
+        for fd in [Some(&port), log.as_ref()].into_iter().flatten() {
+            fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+        }
+        let poller = Poller::new()?;
+        let connection = Connection::new(port);
+        poller.watch(connection.fd(), Token::Port)?;
+        let log = LogPort::new(log);
+        if let Some(fd) = log.fd() {
+            poller.watch(fd, Token::Log)?;
+        }
+        Ok(Server {
+            machine,
+            hangup,
+            children: Children::new(reaping, &poller)?,
+            poller,
+            connection,
+            greeted: false,
+            program: Program::default(),
+            log,
+            context: None,
+            sessions: BTreeMap::new(),
+            resume: None,
+            ending: Ending::default(),
+        })
+    }
+
+    /// Serves until the machine was switched off, or the stream ended where that is final.
+    ///
+    /// # Errors
+    /// When the stream or the kernel fails in a way that leaves nothing to serve.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut busy = true;
+        loop {
+            let timeout = if busy {
+                Some(Duration::ZERO)
+            } else {
+                self.timeout()
+            };
+            for token in self.poller.wait(timeout)? {
+                self.woken(token);
+            }
+            self.check_times(Instant::now());
+            busy = false;
+            for _ in 0..ROUNDS {
+                let received = match self.receive()? {
+                    Progress::Over => return Ok(()),
+                    Progress::Some => true,
+                    Progress::None => false,
+                };
+                busy = self.pump()? || received;
+                if !busy {
+                    break;
+                }
+            }
+            if self.is_time_to_power_off(Instant::now()) {
+                self.sessions.clear();
+                self.machine.power_off();
+                return Ok(());
+            }
+        }
+    }
+
+    fn woken(&mut self, token: Token) {
+        match token {
+            Token::Port => self.connection.woken(),
+            Token::Log => {}
+            Token::Program => self.program.woken(),
+            Token::Session(call) => {
+                if let Some(exec) = self.sessions.get_mut(&call).and_then(Session::as_exec) {
+                    exec.woken();
+                }
+                if let Some(resume) = self.resume.as_mut().filter(|resume| resume.call == call) {
+                    resume.hook.woken();
+                }
+            }
+            Token::Signals => {
+                for (pid, status) in self.children.reap_all() {
+                    self.process_ended(pid, status);
+                }
+            }
+            Token::Child(pid) => {
+                if let Some(status) = self.children.reap(pid) {
+                    self.process_ended(pid, status);
+                }
+            }
+        }
+    }
+
+    fn process_ended(&mut self, pid: u32, status: ExitStatus) {
+        if self.program.pid() == Some(pid) {
+            self.program_ended(status);
+            return;
+        }
+        let hook = self.resume.as_mut().map(|resume| &mut resume.hook);
+        let commands = self
+            .sessions
+            .values_mut()
+            .filter_map(Session::as_exec)
+            .chain(hook);
+        for exec in commands {
+            if exec.pid() == Some(pid) {
+                exec.exited(status);
+                return;
+            }
+        }
+        // An orphan of the machine, or a command whose session is gone.
+    }
+
+    /// Reads once from the host and does what it says.
+    fn receive(&mut self) -> io::Result<Progress> {
+        match self.connection.receive()? {
+            Received::Nothing => Ok(Progress::None),
+            Received::HungUp => {
+                self.disconnected();
+                match self.hangup {
+                    Hangup::Wait => Ok(Progress::None),
+                    Hangup::Return => Ok(Progress::Over),
+                }
+            }
+            Received::Messages(messages) => {
+                // A damaged frame is the end of what another connection left behind.
+                for message in messages.into_iter().flatten() {
+                    self.handle(message);
+                }
+                Ok(Progress::Some)
+            }
+        }
+    }
+
+    fn disconnected(&mut self) {
+        self.greeted = false;
+        self.end_sessions();
+        self.connection.hang_up();
+    }
+
+    /// Dropping a session kills its command and removes its half-made file.
+    fn end_sessions(&mut self) {
+        self.sessions.clear();
+        self.resume = None;
+    }
+
+    /// One step of everything that has something to say. `true` when there was something.
+    fn pump(&mut self) -> io::Result<bool> {
+        let mut progress = self.program.pump(&mut self.log);
+        self.log.flush()?;
+        progress |= self.step_resume();
+        let mut over = Vec::new();
+        for (call, session) in &mut self.sessions {
+            if self.connection.is_full() {
+                break;
+            }
+            match session.step(*call) {
+                Outcome::Send(message) => {
+                    self.connection.send(&message);
+                    progress = true;
+                }
+                Outcome::Last(message) => {
+                    self.connection.send(&message);
+                    over.push(*call);
+                    progress = true;
+                }
+                Outcome::Idle => {}
+            }
+        }
+        for call in over {
+            self.sessions.remove(&call);
+        }
+        self.connection.flush()?;
+        Ok(progress)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let sessions = self.sessions.values().filter_map(Session::next_time);
+        let hook = self
+            .resume
+            .as_ref()
+            .and_then(|resume| resume.hook.next_time());
+        let next = sessions.chain(hook).chain(self.ending.next_time()).min()?;
+        // The clock that was looked at before the work is a little behind; a millisecond more saves a useless round.
+        Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+    }
+
+    fn check_times(&mut self, now: Instant) {
+        let hook = self.resume.as_mut().map(|resume| &mut resume.hook);
+        for exec in self
+            .sessions
+            .values_mut()
+            .filter_map(Session::as_exec)
+            .chain(hook)
+        {
+            exec.check_time(now);
+        }
+        self.check_ending(now);
+    }
+
+    fn send(&mut self, message: &ToHost) {
+        if self.greeted {
+            self.connection.send(message);
+        }
+    }
+}
+
+enum Progress {
+    Some,
+    None,
+    Over,
+}

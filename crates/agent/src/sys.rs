@@ -1,0 +1,143 @@
+//! The system calls that no safe binding covers. Everything else of the agent is safe code.
+#![expect(
+    unsafe_code,
+    reason = "raw ioctl, signalfd, kill and the code between fork and exec"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Gid, Uid};
+
+/// `RNDADDENTROPY` of linux/random.h: `_IOW('R', 0x03, int [2])`.
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+/// `RNDRESEEDCRNG` of linux/random.h: `_IO('R', 0x07)`.
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+
+/// Bytes one call credits at most; a seed is 32 and more is only mixed in.
+const MAX_ENTROPY: usize = 256;
+
+/// `struct rand_pool_info` of linux/random.h with room for its buffer.
+#[repr(C)]
+struct RandPoolInfo {
+    entropy_count: libc::c_int,
+    buf_size: libc::c_int,
+    buf: [u8; MAX_ENTROPY],
+}
+
+const _: () = assert!(std::mem::offset_of!(RandPoolInfo, buf) == 8);
+
+/// Mixes `bytes` into the kernel's entropy pool and credits all of them.
+pub(crate) fn credit_entropy(random: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    for part in bytes.chunks(MAX_ENTROPY) {
+        let len = part.len() as libc::c_int;
+        let mut info = RandPoolInfo {
+            entropy_count: len * 8,
+            buf_size: len,
+            buf: [0; MAX_ENTROPY],
+        };
+        info.buf[..part.len()].copy_from_slice(part);
+        // SAFETY: the kernel reads the two numbers and `buf_size` bytes behind them, all inside `info`.
+        check(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info) })?;
+    }
+    Ok(())
+}
+
+/// Makes the kernel's generator take a new key from its pool now.
+pub(crate) fn reseed(random: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the request takes no argument.
+    check(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) })
+}
+
+/// Sends a signal, real-time ones too. A negative `pid` names a process group, -1 every other process.
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: the call touches no memory of this process.
+    check(unsafe { libc::kill(pid, signal) })
+}
+
+/// Blocks SIGCHLD for this thread and returns a descriptor that is readable when one is pending.
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: an all-zero sigset_t is a valid value, which sigemptyset then sets up properly.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is valid and lives through the calls; signalfd is asked for a new descriptor, which is ours.
+    unsafe {
+        check(libc::sigemptyset(&raw mut set))?;
+        check(libc::sigaddset(&raw mut set, libc::SIGCHLD))?;
+        check(libc::sigprocmask(
+            libc::SIG_BLOCK,
+            &raw const set,
+            std::ptr::null_mut(),
+        ))?;
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC);
+        check(fd)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Brings a network interface up.
+pub(crate) fn interface_up(name: &str) -> io::Result<()> {
+    // SAFETY: asks for a new descriptor, which is ours.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        check(fd)?;
+        OwnedFd::from_raw_fd(fd)
+    };
+    // SAFETY: an all-zero ifreq is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name.iter_mut().take(room).zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: both requests read and write `request` only; SIOCGIFFLAGS sets the union member used.
+    unsafe {
+        check(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFFLAGS,
+            &raw mut request,
+        ))?;
+        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
+        check(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS,
+            &raw const request,
+        ))
+    }
+}
+
+/// What a new process does between fork and exec, beyond what [`Command`] can be told.
+#[derive(Debug)]
+pub(crate) struct BeforeExec {
+    /// Make standard input the controlling terminal of the new session.
+    pub(crate) terminal: bool,
+    /// Groups, group and user to become, in this order.
+    pub(crate) become_user: Option<(Vec<Gid>, Gid, Uid)>,
+}
+
+/// Arranges that the process leads a new session and becomes its user.
+pub(crate) fn prepare(command: &mut Command, before: BeforeExec) {
+    let run = move || -> io::Result<()> {
+        rustix::process::setsid()?;
+        if before.terminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
+        if let Some((groups, gid, uid)) = &before.become_user {
+            rustix::thread::set_thread_groups(groups)?;
+            rustix::thread::set_thread_res_gid(*gid, *gid, *gid)?;
+            rustix::thread::set_thread_res_uid(*uid, *uid, *uid)?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock. The
+    // new process has one thread, so changing the identity of the thread changes that of the process.
+    unsafe { command.pre_exec(run) };
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
