@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use memory::ImageError;
 
+use crate::ExitReason;
+
 /// Why a driver could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum VmmError {
@@ -70,8 +72,6 @@ pub enum VmmError {
         source: io::Error,
     },
 }
-
-use crate::ExitReason;
 
 impl VmmError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

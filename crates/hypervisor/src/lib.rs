@@ -9,11 +9,17 @@ mod error;
 mod plan;
 mod process;
 
+pub mod disk;
+mod launch;
+mod pages;
+pub mod qemu;
+
 pub use driver::{
     Captured, Driver, ExitReason, GuestIo, GuestStream, MemoryReport, MemoryUse, Powers, Snapshots,
     TemplateHold, Templates, Vm, VmStatus, VmmIdentity,
 };
 pub use error::VmmError;
+pub use launch::launch_main;
 pub use plan::{
     DiskFile, DiskFormat, KernelFiles, LaunchPlan, LogFiles, MachineSpec, RamUse, RestorePlan, Wake,
 };

@@ -54,6 +54,11 @@ impl Verified {
         self.digest(path, Kind::Plain)
     }
 
+    /// SHA-256 over the length and (number, bytes) of the non-zero 64 KiB blocks, as manifests record for disks.
+    pub fn sparse_sha256(&self, path: &Path) -> io::Result<String> {
+        self.digest(path, Kind::Sparse)
+    }
+
     pub(crate) fn digest(&self, path: &Path, kind: Kind) -> io::Result<String> {
         let file = File::open(path)?;
         if let Some(known) = self.known(&file.metadata()?, kind) {

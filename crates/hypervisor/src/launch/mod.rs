@@ -1,0 +1,19 @@
+//! The launcher: a short-lived program between the daemon and a VMM.
+//!
+//! The daemon starts itself with a hidden argument and a [`Spec`]; [`launch_main`] opens what the VMM inherits, says
+//! in the run directory who it is, and becomes the VMM by exec. So the daemon never forks, no descriptor leaks
+//! into a VMM by accident, and no VMM runs that is not recorded: until the record is written, the launcher dies with
+//! its daemon.
+
+mod program;
+mod spawn;
+mod spec;
+#[expect(
+    unsafe_code,
+    reason = "descriptors are put on fixed numbers for the program that follows"
+)]
+mod sys;
+
+pub use program::launch_main;
+pub(crate) use spawn::spawn;
+pub(crate) use spec::{Access, File, Listener, Spec};

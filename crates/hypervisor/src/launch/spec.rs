@@ -1,0 +1,62 @@
+//! What the launcher is told, as JSON in the run directory. Written and read by the same program, so it has no
+//! version of its own.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One VMM to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spec {
+    /// The daemon; the launcher gives up when this is not its parent.
+    pub(crate) parent_pid: i32,
+    /// This boot of the host, for the mark.
+    pub(crate) boot_id: String,
+    /// Working directory of the VMM; the mark and the sockets go here.
+    pub(crate) run_dir: PathBuf,
+    /// Program.
+    pub(crate) program: PathBuf,
+    /// Its arguments, the program's name not among them.
+    pub(crate) arguments: Vec<String>,
+    /// Files it inherits.
+    pub(crate) files: Vec<File>,
+    /// Listening sockets it inherits.
+    pub(crate) listeners: Vec<Listener>,
+    /// Its standard output and error are appended here.
+    pub(crate) log: PathBuf,
+    /// User and group it runs as; the daemon's own if absent.
+    pub(crate) uid: Option<u32>,
+}
+
+/// A file on a fixed descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct File {
+    /// Descriptor in the VMM.
+    pub(crate) fd: i32,
+    /// File; a memfd of the daemon goes as `/proc/<daemon>/fd/<n>`.
+    pub(crate) path: PathBuf,
+    /// How it is opened.
+    pub(crate) access: Access,
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Access {
+    /// For reading.
+    Read,
+    /// For reading and writing.
+    ReadWrite,
+}
+
+/// A listening stream socket on a fixed descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listener {
+    /// Descriptor in the VMM.
+    pub(crate) fd: i32,
+    /// Name in the run directory.
+    pub(crate) name: String,
+}

@@ -1,0 +1,120 @@
+//! What this host offers.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::config::{AccelChoice, QemuConfig};
+use super::kvm::{self, Accel, KvmVerdict};
+use super::version::QemuVersion;
+use crate::VmmError;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// `--version` takes 20 ms on an idle host.
+const VERSION_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What was found on this host; for `doctor` and for the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostReport {
+    /// The program.
+    pub qemu: PathBuf,
+    /// Its version.
+    pub version: QemuVersion,
+    /// What is known about KVM.
+    pub kvm: KvmVerdict,
+}
+
+/// Looks for QEMU and finds out whether KVM is usable. The latter can take some seconds the first time.
+pub async fn probe(config: &QemuConfig) -> Result<HostReport, VmmError> {
+    let qemu = find(config)?;
+    let version = version(&qemu).await?;
+    let kernel = config.probe_kernel.as_deref();
+    let kvm = kvm::verdict(
+        &qemu,
+        &version.to_string(),
+        kernel,
+        config.verdict_cache.as_deref(),
+    )
+    .await;
+    Ok(HostReport { qemu, version, kvm })
+}
+
+/// QEMU, its version and the accelerator that `config` leads to. KVM is tried only if it may be used.
+pub(super) async fn choose(config: &QemuConfig) -> Result<(PathBuf, QemuVersion, Accel), VmmError> {
+    if config.accel == AccelChoice::Tcg {
+        let qemu = find(config)?;
+        let version = version(&qemu).await?;
+        return Ok((qemu, version, Accel::Tcg));
+    }
+    let report = probe(config).await?;
+    let accel = match (&report.kvm, config.accel) {
+        (KvmVerdict::Usable, _) => Accel::Kvm,
+        (_, AccelChoice::Kvm) => return Err(VmmError::unusable(report.kvm.explain())),
+        (_, AccelChoice::Auto | AccelChoice::Tcg) => {
+            tracing::info!(reason = report.kvm.explain(), "KVM is not used");
+            Accel::Tcg
+        }
+    };
+    Ok((report.qemu, report.version, accel))
+}
+
+fn find(config: &QemuConfig) -> Result<PathBuf, VmmError> {
+    if let Some(path) = &config.qemu {
+        return Ok(path.clone());
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path)
+        .map(|dir| dir.join(PROGRAM))
+        .find(|candidate| candidate.is_file());
+    found.ok_or_else(|| {
+        VmmError::unusable(format!(
+            "{PROGRAM} is not installed (package qemu-system-x86)"
+        ))
+    })
+}
+
+async fn version(qemu: &Path) -> Result<QemuVersion, VmmError> {
+    let mut command = Command::new(qemu);
+    command
+        .arg("--version")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    let output = timeout(VERSION_DEADLINE, command.output())
+        .await
+        .map_err(|_| VmmError::Timeout {
+            what: "qemu --version",
+            after: VERSION_DEADLINE,
+        })?
+        .map_err(VmmError::io("run", qemu))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = QemuVersion::parse(&text).ok_or_else(|| {
+        VmmError::unusable(format!("{} does not say its version", qemu.display()))
+    })?;
+    if version.numbers < QemuVersion::OLDEST {
+        return Err(VmmError::unusable(format!(
+            "QEMU {version} is too old, 7.2 is needed"
+        )));
+    }
+    Ok(version)
+}
+
+/// CPU model for manifests. `host` stands for whatever this processor is, so the processor is named with it.
+pub(super) fn cpu_model(model: &str, accel: Accel) -> String {
+    match accel {
+        Accel::Tcg => model.to_owned(),
+        Accel::Kvm => {
+            let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+            let field = |name: &str| {
+                info.lines()
+                    .find(|line| line.starts_with(name))
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            format!("{model}:{}:{}", field("model name"), field("flags"))
+        }
+    }
+}

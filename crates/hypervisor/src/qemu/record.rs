@@ -1,0 +1,76 @@
+//! What a run directory says about its machine, for the daemon that adopts it.
+
+use std::path::{Path, PathBuf};
+
+use memory::MachineFacts;
+use serde::{Deserialize, Serialize};
+
+use crate::VmmError;
+
+/// Version of the record. Machines that run under another one are not adopted by guessing.
+const VERSION: u32 = 1;
+
+/// Written before the launcher starts, read at adoption.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    version: u32,
+    /// The machine, for the manifest of its next image.
+    pub(super) machine: MachineFacts,
+    /// The image whose RAM it maps; none if its RAM is its own.
+    pub(super) base: Option<Base>,
+    /// Log of the VMM, and its length before this run.
+    pub(super) log: PathBuf,
+    pub(super) log_start: u64,
+}
+
+/// The image below a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Base {
+    pub(super) image_dir: PathBuf,
+    /// Layers that are in the mapped memfd, from the first one on.
+    pub(super) layers: usize,
+}
+
+impl Record {
+    /// Name in the run directory.
+    pub(super) const FILE: &'static str = "vmm.json";
+
+    pub(super) fn new(machine: MachineFacts, base: Option<Base>, log: PathBuf) -> Self {
+        let log_start = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        Self {
+            version: VERSION,
+            machine,
+            base,
+            log,
+            log_start,
+        }
+    }
+
+    /// Written whole or not at all. A power failure ends the machine too, so nothing is synced.
+    pub(super) fn write(&self, run_dir: &Path) -> Result<(), VmmError> {
+        let path = run_dir.join(Self::FILE);
+        let part = run_dir.join(format!("{}.part", Self::FILE));
+        let text = serde_json::to_vec(self)
+            .map_err(|error| VmmError::io("encode", &path)(error.into()))?;
+        std::fs::write(&part, text).map_err(VmmError::io("write", &part))?;
+        std::fs::rename(&part, &path).map_err(VmmError::io("rename", &part))
+    }
+
+    pub(super) fn read(run_dir: &Path) -> Result<Self, VmmError> {
+        let path = run_dir.join(Self::FILE);
+        let bytes = std::fs::read(&path).map_err(VmmError::io("read", &path))?;
+        let record: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| VmmError::io("decode", &path)(error.into()))?;
+        if record.version == VERSION {
+            Ok(record)
+        } else {
+            Err(VmmError::unusable(format!(
+                "{} has version {}, not {VERSION}",
+                path.display(),
+                record.version
+            )))
+        }
+    }
+}

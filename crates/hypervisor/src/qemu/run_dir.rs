@@ -1,0 +1,81 @@
+//! The run directory of a machine: sockets in it are reached however long its path is.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use tokio::net::UnixStream;
+
+use super::record::Record;
+use crate::VmmError;
+use crate::process::RunMark;
+
+/// Socket of the machine protocol.
+pub(super) const QMP: &str = "qmp";
+/// Socket of the guest's agent.
+pub(super) const AGENT: &str = "agent";
+/// Device state while it is being written; QEMU may have no right to the draft's directory.
+pub(super) const STATE_PART: &str = "state.part";
+
+/// Between two tries to reach a socket that the launcher has not made yet, which takes it a few milliseconds.
+const RETRY: Duration = Duration::from_millis(1);
+
+#[derive(Debug)]
+pub(super) struct RunDir {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl RunDir {
+    pub(super) fn open(path: &Path) -> Result<Self, VmmError> {
+        let directory = rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| VmmError::io("open", path)(error.into()))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            directory,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Connects to a socket, trying again while it does not exist. The caller sets the deadline.
+    pub(super) async fn connect(&self, name: &str) -> Result<UnixStream, VmmError> {
+        let short = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
+        loop {
+            match UnixStream::connect(&short).await {
+                Ok(stream) => return Ok(stream),
+                // `WouldBlock`: its backlog is full.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound
+                            | io::ErrorKind::ConnectionRefused
+                            | io::ErrorKind::WouldBlock
+                    ) =>
+                {
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(VmmError::io("connect to", &self.path.join(name))(error)),
+            }
+        }
+    }
+
+    /// Removes what a machine that has ended left.
+    pub(super) fn clean(path: &Path) {
+        for name in [QMP, AGENT, STATE_PART, RunMark::FILE, Record::FILE] {
+            if let Err(error) = std::fs::remove_file(path.join(name))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, dir = %path.display(), name, "cannot remove what a machine left");
+            }
+        }
+    }
+}
