@@ -47,13 +47,12 @@ pub(crate) fn general(error: &ClientError) -> Option<String> {
 }
 
 /// What helps after an image could not be found.
-pub(crate) fn image(error: ClientError) -> Failure {
-    let missing = error.code() == Some(codes::NOT_FOUND);
-    let failure = Failure::from(error);
-    if missing {
-        failure.hint("`coppice image ls` lists images, `coppice image import` brings one in")
+pub(crate) fn image(name: &str, error: ClientError) -> Failure {
+    if error.code() == Some(codes::NOT_FOUND) {
+        missing(name, &error)
+            .hint("`coppice image ls` lists images, `coppice image import` brings one in")
     } else {
-        failure
+        Failure::from(error)
     }
 }
 
@@ -67,7 +66,8 @@ pub(crate) async fn instance(
 ) -> Failure {
     let hint = match error.code() {
         Some(codes::NOT_FOUND) => {
-            Some("`coppice ps -a` lists all instances by name and id".to_owned())
+            return missing(name, &error)
+                .hint("`coppice ps -a` lists all instances by name and id");
         }
         Some(codes::INVALID_STATE) => state_hint(client, name, deed).await,
         _ => None,
@@ -77,6 +77,11 @@ pub(crate) async fn instance(
         Some(hint) => failure.hint(hint),
         None => failure,
     }
+}
+
+/// Servers say that something was not found, and not always what.
+fn missing(name: &str, error: &ClientError) -> Failure {
+    Failure::plain(format!("{name}: {error}"))
 }
 
 async fn state_hint(client: &Client, name: &str, deed: Deed) -> Option<String> {

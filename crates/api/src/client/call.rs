@@ -116,7 +116,8 @@ impl Call<'_> {
     /// Adds what serialises to pairs; absent options are left out.
     pub(super) fn query(mut self, query: &impl Serialize) -> Result<Self, ClientError> {
         let pairs = serde_json::to_value(query).map_err(ClientError::Decode)?;
-        if let Some(pairs) = pairs.as_object() {
+        // An empty list would still add a question mark.
+        if let Some(pairs) = pairs.as_object().filter(|pairs| !pairs.is_empty()) {
             let mut encoded = self.url.query_pairs_mut();
             for (name, value) in pairs {
                 match value {

@@ -83,7 +83,7 @@ pub(crate) struct ForkArgs {
     #[arg(long)]
     pub(crate) from_running: bool,
     /// Template to take the memory from
-    #[arg(long, value_name = "TEMPLATE", conflicts_with = "share_memory")]
+    #[arg(long, value_name = "TEMPLATE")]
     pub(crate) template: Option<String>,
     /// State to bring the copies to
     #[arg(long, value_name = "STATE", ignore_case = true)]

@@ -32,7 +32,7 @@ Exit codes:
   0    done
   1    not done, or not all of it
   2    the arguments make no sense
-  125  `exec` could not run the command; any other code of `exec` is the command's";
+  125  `exec` could not run the command, or lost it; other codes of `exec` are the command's";
 
 /// Run, freeze and fork microVMs
 #[derive(Debug, Parser)]

@@ -30,7 +30,7 @@ pub(super) async fn send(
     client
         .create_instance(request)
         .await
-        .map_err(explain::image)
+        .map_err(|error| explain::image(&request.image, error))
 }
 
 /// The request that the arguments stand for. What is not given is left to the

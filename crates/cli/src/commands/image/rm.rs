@@ -20,7 +20,10 @@ pub(crate) async fn rm(
     args: ImageRmArgs,
 ) -> Result<(), Failure> {
     for image in &args.images {
-        client.delete_image(image).await.map_err(explain::image)?;
+        client
+            .delete_image(image)
+            .await
+            .map_err(|error| explain::image(image, error))?;
         let result = Removed {
             image,
             removed: true,
