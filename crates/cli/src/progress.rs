@@ -7,6 +7,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Fast enough to look alive.
 const TICK: Duration = Duration::from_millis(120);
 
+const SPINNER: &str = "{spinner} {msg} {elapsed:.dim}";
+const BAR: &str = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
+const COUNT: &str = "{spinner} {msg} {binary_bytes} {binary_bytes_per_sec}";
+
 /// Something that moves while the user waits.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -21,25 +25,13 @@ impl Progress {
     }
 
     pub(crate) fn spinner(text: String) -> Self {
-        Self::styled(
-            ProgressBar::new_spinner(),
-            "{spinner} {msg} {elapsed:.dim}",
-            text,
-        )
+        Self::styled(ProgressBar::new_spinner(), SPINNER, text)
     }
 
     pub(crate) fn bytes(text: String, total: Option<u64>) -> Self {
         match total {
-            Some(total) => Self::styled(
-                ProgressBar::new(total),
-                "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
-                text,
-            ),
-            None => Self::styled(
-                ProgressBar::new_spinner(),
-                "{spinner} {msg} {binary_bytes} {binary_bytes_per_sec}",
-                text,
-            ),
+            Some(total) => Self::styled(ProgressBar::new(total), BAR, text),
+            None => Self::styled(ProgressBar::new_spinner(), COUNT, text),
         }
     }
 
@@ -66,5 +58,17 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_are_well_formed() {
+        for template in [SPINNER, BAR, COUNT] {
+            ProgressStyle::with_template(template).expect(template);
+        }
     }
 }

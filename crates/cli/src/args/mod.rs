@@ -60,7 +60,20 @@ pub(crate) struct GlobalArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, for the life of the program"
+)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Remote(RemoteCommand),
+    #[command(flatten)]
+    Local(LocalCommand),
+}
+
+/// What a server does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RemoteCommand {
     /// Make an instance and wait until it runs
     Run(RunArgs),
     /// Make an instance and do not wait
@@ -100,6 +113,11 @@ pub(crate) enum Command {
     /// Bring in, list and remove images
     #[command(subcommand)]
     Image(ImageCommand),
+}
+
+/// What needs no server, and must work when its address makes no sense.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocalCommand {
     /// Say what is missing on this host
     #[command(disable_help_flag = true)]
     Doctor(DaemonArgs),

@@ -39,7 +39,7 @@ use std::process::ExitCode;
 
 use api::client::Client;
 
-use crate::args::{Cli, Command, ImageCommand};
+use crate::args::{Cli, Command, ImageCommand, LocalCommand, RemoteCommand};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{Here, Settings};
@@ -48,56 +48,56 @@ use act::Action;
 
 /// Does what the command line says.
 pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    let Cli { global, command } = cli;
-    // These need no server, and must work when its address makes no sense.
-    match &command {
-        Command::Doctor(args) => return Err(daemon::become_daemon("doctor", args, &global)),
-        Command::Setup(args) => return Err(daemon::become_daemon("setup", args, &global)),
-        Command::Token(args) => return Err(daemon::become_daemon("token", args, &global)),
-        Command::Completions(args) => return completions::completions(args).map(done),
-        _ => {}
-    }
-    let settings = Settings::resolve(&global, &Here)?;
-    let client = settings.client()?;
-    let printer = Printer::new(settings.format);
-    if let Command::Exec(args) = command {
-        return exec::exec(&client, &printer, args).await;
-    }
-    remote(&client, &printer, command).await.map(done)
-}
-
-async fn remote(client: &Client, printer: &Printer, command: Command) -> Result<(), Failure> {
-    match command {
-        Command::Run(args) => run::run(client, printer, args).await,
-        Command::Create(args) => create::create(client, printer, args).await,
-        Command::Ps(args) => ps::ps(client, printer, args).await,
-        Command::Inspect(args) => inspect::inspect(client, printer, args).await,
-        Command::Logs(args) => logs::logs(client, printer, args).await,
-        Command::Cp(args) => cp::cp(client, printer, args).await,
-        Command::Start(args) => start::start(client, printer, args).await,
-        Command::Stop(args) => act::act(client, printer, Action::Stop, args).await,
-        Command::Standby(args) => act::act(client, printer, Action::Standby, args).await,
-        Command::Restore(args) => act::act(client, printer, Action::Restore, args).await,
-        Command::Promote(args) => act::act(client, printer, Action::Promote, args).await,
-        Command::Demote(args) => act::act(client, printer, Action::Demote, args).await,
-        Command::Fork(args) => fork::fork(client, printer, args).await,
-        Command::Tree(args) => tree::tree(client, printer, args).await,
-        Command::Rm(args) => rm::rm(client, printer, args).await,
-        Command::Wait(args) => wait::wait(client, printer, args).await,
-        Command::Stats(args) => stats::stats(client, printer, args).await,
-        Command::Image(ImageCommand::Import(args)) => {
-            image::import::import(client, printer, args).await
+    let global = cli.global;
+    match cli.command {
+        Command::Remote(command) => {
+            let settings = Settings::resolve(&global, &Here)?;
+            let client = settings.client()?;
+            remote(&client, &Printer::new(settings.format), command).await
         }
-        Command::Image(ImageCommand::Ls) => image::ls::ls(client, printer).await,
-        Command::Image(ImageCommand::Rm(args)) => image::rm::rm(client, printer, args).await,
-        Command::Exec(_)
-        | Command::Doctor(_)
-        | Command::Setup(_)
-        | Command::Token(_)
-        | Command::Completions(_) => Err(Failure::usage("this command is not for a server")),
+        Command::Local(LocalCommand::Doctor(args)) => {
+            Err(daemon::become_daemon("doctor", &args, &global))
+        }
+        Command::Local(LocalCommand::Setup(args)) => {
+            Err(daemon::become_daemon("setup", &args, &global))
+        }
+        Command::Local(LocalCommand::Token(args)) => {
+            Err(daemon::become_daemon("token", &args, &global))
+        }
+        Command::Local(LocalCommand::Completions(args)) => {
+            completions::completions(&args).map(|()| ExitCode::SUCCESS)
+        }
     }
 }
 
-fn done(_: ()) -> ExitCode {
-    ExitCode::SUCCESS
+async fn remote(
+    client: &Client,
+    printer: &Printer,
+    command: RemoteCommand,
+) -> Result<ExitCode, Failure> {
+    use RemoteCommand as C;
+    match command {
+        C::Exec(args) => return exec::exec(client, printer, args).await,
+        C::Run(args) => run::run(client, printer, args).await,
+        C::Create(args) => create::create(client, printer, args).await,
+        C::Ps(args) => ps::ps(client, printer, args).await,
+        C::Inspect(args) => inspect::inspect(client, printer, args).await,
+        C::Logs(args) => logs::logs(client, printer, args).await,
+        C::Cp(args) => cp::cp(client, printer, args).await,
+        C::Start(args) => start::start(client, printer, args).await,
+        C::Stop(args) => act::act(client, printer, Action::Stop, args).await,
+        C::Standby(args) => act::act(client, printer, Action::Standby, args).await,
+        C::Restore(args) => act::act(client, printer, Action::Restore, args).await,
+        C::Promote(args) => act::act(client, printer, Action::Promote, args).await,
+        C::Demote(args) => act::act(client, printer, Action::Demote, args).await,
+        C::Fork(args) => fork::fork(client, printer, args).await,
+        C::Tree(args) => tree::tree(client, printer, args).await,
+        C::Rm(args) => rm::rm(client, printer, args).await,
+        C::Wait(args) => wait::wait(client, printer, args).await,
+        C::Stats(args) => stats::stats(client, printer, args).await,
+        C::Image(ImageCommand::Import(args)) => image::import::import(client, printer, args).await,
+        C::Image(ImageCommand::Ls) => image::ls::ls(client, printer).await,
+        C::Image(ImageCommand::Rm(args)) => image::rm::rm(client, printer, args).await,
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
