@@ -2,7 +2,8 @@
 //! files is the caller's business.
 
 use bytes::Bytes;
-use futures::SinkExt;
+use futures::stream::SplitSink;
+use futures::{SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -49,26 +50,26 @@ impl Client {
         mut progress: impl FnMut(u64),
     ) -> Result<u64, ClientError> {
         let path = ["instances", instance, "cp"];
-        let mut socket = self.open_socket(&path, &upload.start(false)).await?;
-        let mut buffer = vec![0; MAX_CHUNK_BYTES];
-        let mut sent = 0;
-        loop {
-            let count = content
-                .read(&mut buffer)
-                .await
-                .map_err(ClientError::Input)?;
-            if count == 0 {
-                break;
+        let socket = self.open_socket(&path, &upload.start(false)).await?;
+        let (mut sink, stream) = socket.split();
+        // A refusal comes while there is still data to send, and is lost with
+        // the connection unless it is read at once.
+        let answer = answer(stream);
+        tokio::pin!(answer);
+        let sent = tokio::select! {
+            early = &mut answer => {
+                early?;
+                return Err(ClientError::Protocol("it did not wait for the end"));
             }
-            let chunk = Message::Binary(Bytes::copy_from_slice(&buffer[..count]));
-            if socket.send(chunk).await.is_err() {
-                // The server says why before it hangs up.
-                break;
-            }
-            sent += count as u64;
-            progress(count as u64);
-        }
-        let written = finish_upload(socket).await?.bytes_written;
+            sent = send_file(&mut sink, &mut content, &mut progress) => sent,
+        };
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(error @ ClientError::Input(_)) => return Err(error),
+            // The server says why before it hangs up.
+            Err(error) => return Err(answer.await.err().unwrap_or(error)),
+        };
+        let written = answer.await?.bytes_written;
         if written == sent {
             Ok(written)
         } else {
@@ -83,8 +84,9 @@ impl Client {
         upload: &Upload,
     ) -> Result<(), ClientError> {
         let path = ["instances", instance, "cp"];
-        let socket = self.open_socket(&path, &upload.start(true)).await?;
-        finish_upload(socket).await.map(drop)
+        let mut socket = self.open_socket(&path, &upload.start(true)).await?;
+        socket.send(text(&CpClientFrame::End)?).await?;
+        answer(socket).await.map(drop)
     }
 
     /// Reads a file or a tree out of a guest.
@@ -114,10 +116,35 @@ impl Client {
     }
 }
 
-async fn finish_upload(mut socket: Socket) -> Result<CpResult, ClientError> {
-    // When this cannot be sent, the reason is in the frame that waits.
-    let _ = socket.send(text(&CpClientFrame::End)?).await;
-    match next_frame(&mut socket).await? {
+async fn send_file(
+    sink: &mut SplitSink<Socket, Message>,
+    content: &mut (impl AsyncRead + Unpin),
+    progress: &mut impl FnMut(u64),
+) -> Result<u64, ClientError> {
+    let mut buffer = vec![0; MAX_CHUNK_BYTES];
+    let mut sent = 0;
+    loop {
+        let count = content
+            .read(&mut buffer)
+            .await
+            .map_err(ClientError::Input)?;
+        if count == 0 {
+            sink.send(text(&CpClientFrame::End)?).await?;
+            return Ok(sent);
+        }
+        let chunk = Message::Binary(Bytes::copy_from_slice(&buffer[..count]));
+        sink.send(chunk).await?;
+        sent += count as u64;
+        progress(count as u64);
+    }
+}
+
+/// What became of an upload.
+async fn answer<S>(mut frames: S) -> Result<CpResult, ClientError>
+where
+    S: Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin,
+{
+    match next_frame(&mut frames).await? {
         Some(Message::Text(frame)) => match read_text(frame.as_str())? {
             CpServerFrame::Result(result) if result.success => Ok(result),
             CpServerFrame::Result(result) => Err(ClientError::Ended(

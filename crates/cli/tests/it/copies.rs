@@ -36,6 +36,16 @@ pub(crate) async fn serve(
 }
 
 async fn take(socket: &mut WebSocket, shared: &Shared, start: &CpStart) {
+    if start.guest_path == "/refused/big" {
+        let _ = socket.recv().await;
+        let refusal = CpServerFrame::Error(CpError {
+            message: "no such user".to_owned(),
+            path: None,
+        });
+        // It is left open, as by a server that does not read any further.
+        send(socket, &refusal).await;
+        return std::future::pending().await;
+    }
     let mut content = Vec::new();
     loop {
         match socket.recv().await.expect("a frame").expect("no error") {
@@ -173,6 +183,19 @@ fn what_the_guest_cannot_take_is_an_error() {
         &[],
         "web:/etc/hosts",
     );
+}
+
+#[test]
+fn a_refusal_is_read_while_there_is_more_to_send() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    std::fs::write(scratch.path().join("big"), vec![0; 64 << 20]).expect("written");
+    let fake = guest("%2Frefused", true, true).serve();
+    let args = ["cp", "big", "web:/refused"];
+    let output = coppice_at(&fake, &args)
+        .current_dir(scratch.path())
+        .output()
+        .expect("it starts");
+    insta::assert_snapshot!("cp-up-refused", write_down(&args, &output));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use api::client::{Client, Upload};
+use api::client::{Client, ClientError, Upload};
 use api::instances::{PathInfo, StatQuery};
 
 use super::Copied;
@@ -162,7 +162,8 @@ impl Sender<'_> {
             .upload_file(&target.instance, &order(target, metadata), file, |count| {
                 progress.advance(count);
             })
-            .await?;
+            .await
+            .map_err(|error| refused(target, error))?;
         self.copied.files += 1;
         self.copied.bytes += written;
         Ok(())
@@ -171,7 +172,8 @@ impl Sender<'_> {
     async fn directory(&mut self, target: &GuestPlace, metadata: &Metadata) -> Result<(), Failure> {
         self.client
             .upload_directory(&target.instance, &order(target, metadata))
-            .await?;
+            .await
+            .map_err(|error| refused(target, error))?;
         self.copied.directories += 1;
         Ok(())
     }
@@ -206,6 +208,17 @@ fn children(path: &Path, target: &GuestPlace, above: &[(u64, u64)]) -> Result<Ve
     }
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(entries)
+}
+
+/// A guest says what is wrong, and not always with which of many files.
+fn refused(target: &GuestPlace, error: ClientError) -> Failure {
+    match error {
+        ClientError::Ended(reason) => Failure::plain(format!(
+            "cannot write {}:{}: {reason}",
+            target.instance, target.path
+        )),
+        error => error.into(),
+    }
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Failure {
