@@ -3,23 +3,30 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use protocol::{Failure, FailureKind, Identity, MachineId, StartSpec};
 use rustix::system::{RebootCommand, reboot, sethostname};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
+use crate::identity::IdentityFiles;
 use crate::machine::Machine;
 use crate::root::Writable;
-use crate::{identity, root, sys};
+use crate::{root, sys};
 
 #[derive(Debug)]
 pub(crate) struct Guest {
     /// Opened before the image has a say in what `/dev` holds.
     random: File,
-    writable: Option<Writable>,
+    root: Option<Root>,
     /// How often this memory became another machine.
     generation: u64,
+}
+
+/// What there is once the root file system stands.
+#[derive(Debug)]
+struct Root {
+    writable: Writable,
+    identity: IdentityFiles,
 }
 
 /// Who the machine is; common to a start and a resume.
@@ -39,7 +46,7 @@ impl Guest {
             .open("/dev/urandom")?;
         Ok(Guest {
             random,
-            writable: None,
+            root: None,
             generation: 0,
         })
     }
@@ -59,20 +66,31 @@ impl Guest {
             "set the host name",
             sethostname(person.hostname.as_bytes()).map_err(Into::into),
         )?;
-        let written = identity::write(
-            Path::new("/"),
-            person.hostname,
-            person.machine_id,
-            person.instance_id,
-            self.generation,
-        );
-        step("write the identity", written)
+        let Some(root) = &self.root else {
+            return Err(Failure::new(
+                FailureKind::Phase,
+                "the machine has no root file system",
+            ));
+        };
+        let Person {
+            hostname,
+            machine_id,
+            instance_id,
+            ..
+        } = *person;
+        step(
+            "write the identity",
+            root.identity
+                .write(hostname, machine_id, instance_id, self.generation),
+        )
     }
 }
 
 impl Machine for Guest {
     fn set_up(&mut self, spec: &StartSpec) -> Result<(), Failure> {
-        self.writable = Some(step("set up the root file system", root::switch())?);
+        let writable = step("set up the root file system", root::switch())?;
+        let identity = step("set up the identity files", root::mount_identity())?;
+        self.root = Some(Root { writable, identity });
         self.become_person(&Person {
             instance_id: &spec.instance_id,
             hostname: &spec.hostname,
@@ -103,8 +121,8 @@ impl Machine for Guest {
     fn power_off(&mut self) {
         // Everybody but PID 1; there is nobody left to ask politely.
         let _ = sys::kill(-1, libc::SIGKILL);
-        match &self.writable {
-            Some(writable) => writable.seal(),
+        match &self.root {
+            Some(root) => root.writable.seal(),
             None => rustix::fs::sync(),
         }
         if let Err(error) = reboot(RebootCommand::PowerOff) {

@@ -1,53 +1,90 @@
 //! The files that say which machine this is.
+//!
+//! They live in a small RAM file system and are mounted over their places in `/etc`, and they are kept open. Writing
+//! them when a fork wakes is then a few short system calls instead of a journey through overlay, ext4 and its
+//! journal: under emulation that made more than half of the time a resume took. It also leaves the disk alone.
+//! As in a container, programs can write to these files but not rename others over them.
 
-use std::fs;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use protocol::MachineId;
 
-/// Where programs of the guest read how often their machine woke as another one.
-pub(crate) const GENERATION: &str = "run/coppice/generation";
+/// Directory of the guest that holds the files; `generation` in it says how often the machine woke as another one.
+pub(crate) const DIRECTORY: &str = "/run/coppice";
+
+/// Names in [`DIRECTORY`] and where they are mounted.
+pub(crate) const MOUNTED: [(&str, &str); 3] = [
+    ("hostname", "/etc/hostname"),
+    ("hosts", "/etc/hosts"),
+    ("machine-id", "/etc/machine-id"),
+];
 
 /// Address that stands for the machine itself in `/etc/hosts`, as Debian does it: it needs no network.
 const OWN_ADDRESS: &str = "127.0.1.1";
 
-/// Writes host name, machine id and generation below `root`.
-pub(crate) fn write(
-    root: &Path,
-    hostname: &str,
-    machine_id: MachineId,
-    instance_id: &str,
-    generation: u64,
-) -> io::Result<()> {
-    let etc = root.join("etc");
-    fs::create_dir_all(&etc)?;
-    replace(&etc.join("hostname"), &format!("{hostname}\n"))?;
-    let hosts = etc.join("hosts");
-    let known = match fs::read_to_string(&hosts) {
-        Ok(known) => known,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error),
-    };
-    replace(&hosts, &hosts_with(&known, hostname))?;
-    replace(&etc.join("machine-id"), &machine_id_text(machine_id))?;
-    let file = root.join(GENERATION);
-    if let Some(dir) = file.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    replace(
-        &file,
-        &format!("generation={generation}\ninstance={instance_id}\n"),
-    )
+/// The files, open.
+#[derive(Debug)]
+pub(crate) struct IdentityFiles {
+    hostname: File,
+    hosts: File,
+    machine_id: File,
+    generation: File,
 }
 
-/// Writes only what differs: an untouched page is a page less that a fork has of its own. The file is written in
-/// place because guests mount things over these names.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    match fs::read(path) {
-        Ok(old) if old == text.as_bytes() => Ok(()),
-        Ok(_) | Err(_) => fs::write(path, text),
+impl IdentityFiles {
+    /// Makes the files in `directory`; `hosts` is what the image has under that name.
+    pub(crate) fn create(directory: &Path, hosts: &str) -> io::Result<Self> {
+        let open = |name: &str| {
+            let mut options = OpenOptions::new();
+            options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o644)
+                .open(directory.join(name))
+        };
+        let files = IdentityFiles {
+            hostname: open("hostname")?,
+            hosts: open("hosts")?,
+            machine_id: open("machine-id")?,
+            generation: open("generation")?,
+        };
+        files.hosts.write_all_at(hosts.as_bytes(), 0)?;
+        Ok(files)
     }
+
+    /// Writes who the machine is.
+    pub(crate) fn write(
+        &self,
+        hostname: &str,
+        machine_id: MachineId,
+        instance_id: &str,
+        generation: u64,
+    ) -> io::Result<()> {
+        replace(&self.hostname, &format!("{hostname}\n"))?;
+        replace(&self.hosts, &hosts_with(&content(&self.hosts)?, hostname))?;
+        replace(&self.machine_id, &machine_id_text(machine_id))?;
+        replace(
+            &self.generation,
+            &format!("generation={generation}\ninstance={instance_id}\n"),
+        )
+    }
+}
+
+fn content(mut file: &File) -> io::Result<String> {
+    io::Seek::rewind(&mut file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn replace(file: &File, text: &str) -> io::Result<()> {
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)
 }
 
 /// The text with one line for the machine itself, other lines as they were; a complete file when there was none.
@@ -87,12 +124,16 @@ mod tests {
 
     #[test]
     fn files_are_written_and_replaced() {
-        let root = tempfile::tempdir().unwrap();
-        write(root.path(), "web", [0xab; 16], "id1", 1).unwrap();
-        write(root.path(), "web-2", [0x01; 16], "id2", 2).unwrap();
-        let read = |name: &str| fs::read_to_string(root.path().join(name)).unwrap();
-        assert_eq!(read("etc/hostname"), "web-2\n");
-        assert_eq!(read("etc/machine-id"), "01010101010101010101010101010101\n");
-        assert_eq!(read(GENERATION), "generation=2\ninstance=id2\n");
+        let dir = tempfile::tempdir().unwrap();
+        let files = IdentityFiles::create(dir.path(), "10.1.1.1 from-the-image\n").unwrap();
+        files
+            .write("a-rather-long-name", [0xab; 16], "id1", 10)
+            .unwrap();
+        files.write("web-2", [0x01; 16], "id2", 2).unwrap();
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(read("hostname"), "web-2\n");
+        assert_eq!(read("hosts"), "10.1.1.1 from-the-image\n127.0.1.1\tweb-2\n");
+        assert_eq!(read("machine-id"), "01010101010101010101010101010101\n");
+        assert_eq!(read("generation"), "generation=2\ninstance=id2\n");
     }
 }

@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_move, mount_remount};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
 use rustix::process::{chdir, chroot};
+
+use crate::identity::{self, IdentityFiles};
 
 const IMAGE: &str = "/dev/vda";
 const DISK: &str = "/dev/vdb";
@@ -94,7 +96,13 @@ pub(crate) fn switch() -> io::Result<Writable> {
     wait_for(DISK)?;
     on(IMAGE, "/image", "erofs", MountFlags::RDONLY, c"")?;
     // Writing the unused inode tables in the background would give every fork pages of its own.
-    on(DISK, "/disk", "ext4", MountFlags::empty(), c"noinit_itable")?;
+    on(
+        DISK,
+        "/disk",
+        "ext4",
+        MountFlags::empty(),
+        c"noinit_itable,no_prefetch_block_bitmaps",
+    )?;
     fs::create_dir_all("/disk/upper")?;
     fs::create_dir_all("/disk/work")?;
     on(
@@ -117,6 +125,39 @@ pub(crate) fn switch() -> io::Result<Writable> {
     chroot(".")?;
     chdir("/")?;
     Ok(Writable { disk })
+}
+
+/// Mounts the files that say which machine this is over their places in the image.
+pub(crate) fn mount_identity() -> io::Result<IdentityFiles> {
+    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    on(
+        "tmpfs",
+        identity::DIRECTORY,
+        "tmpfs",
+        plain,
+        c"mode=0755,size=1m",
+    )?;
+    fs::create_dir_all("/etc")?;
+    let known = fs::read("/etc/hosts").unwrap_or_default();
+    let directory = Path::new(identity::DIRECTORY);
+    let files = IdentityFiles::create(directory, &String::from_utf8_lossy(&known))?;
+    for (name, target) in identity::MOUNTED {
+        make_mount_point(target).map_err(|error| told(target, error))?;
+        mount_bind(directory.join(name), target).map_err(|error| told(target, error.into()))?;
+    }
+    Ok(files)
+}
+
+/// Something a file can be mounted on. A link that leads nowhere gives way.
+fn make_mount_point(path: &str) -> io::Result<()> {
+    if fs::exists(path)? {
+        return Ok(());
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::File::create(path).map(drop)
 }
 
 impl Writable {
