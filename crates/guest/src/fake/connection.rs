@@ -1,0 +1,359 @@
+//! One connection to a fake agent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use protocol::{
+    CallId, Decoder, ExecSpec, ExitStatus, Failure, FailureKind, GuestPhase, Hello, HelloAck,
+    HookResult, Identity, MAX_SESSIONS, ToGuest, ToHost, Unreported, UploadSpec, VERSION_MAX,
+    VERSION_MIN, encode,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::agent::Shared;
+use super::sessions::{self, Outbox, SessionHandle};
+
+/// Messages that may wait to be written.
+const OUTBOX: usize = 16;
+
+struct Connection {
+    shared: Arc<Shared>,
+    outbox: Outbox,
+    greeted: bool,
+    sessions: HashMap<CallId, SessionHandle>,
+    uploads: HashMap<CallId, Upload>,
+}
+
+struct Upload {
+    spec: UploadSpec,
+    bytes: Vec<u8>,
+    unreported: Unreported,
+}
+
+/// Serves until the stream ends.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
+    stream: S,
+    shared: Arc<Shared>,
+) {
+    let (mut reader, writer) = tokio::io::split(stream);
+    let (outbox, queue) = mpsc::channel(OUTBOX);
+    let mut exits = shared.exits.subscribe();
+    let mut connection = Connection {
+        shared,
+        outbox,
+        greeted: false,
+        sessions: HashMap::new(),
+        uploads: HashMap::new(),
+    };
+    let work = async {
+        let mut decoder = Decoder::default();
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            tokio::select! {
+                Ok(exit) = exits.recv() => connection.send(ToHost::ProgramExited(exit)).await,
+                read = reader.read(&mut buffer) => {
+                    let Ok(len @ 1..) = read else { return };
+                    let mut input = &buffer[..len];
+                    while let Some(message) = decoder.decode(&mut input) {
+                        if let Ok(message) = message {
+                            connection.handle(message).await;
+                        }
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = write(writer, queue) => {}
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(mut writer: W, mut queue: mpsc::Receiver<ToHost>) {
+    while let Some(message) = queue.recv().await {
+        let mut frame = Vec::new();
+        if encode(&message, &mut frame).is_err() || writer.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Connection {
+    async fn send(&mut self, message: ToHost) {
+        if self.greeted {
+            // The writer ends only together with this connection.
+            let _ = self.outbox.send(message).await;
+        }
+    }
+
+    async fn handle(&mut self, message: ToGuest) {
+        if let ToGuest::Hello(hello) = message {
+            self.hello(&hello).await;
+        } else if self.greeted
+            && let Some(answer) = self.request(message).await
+        {
+            self.send(answer).await;
+        }
+    }
+
+    async fn hello(&mut self, hello: &Hello) {
+        self.sessions.clear();
+        self.uploads.clear();
+        self.greeted = true;
+        let version = hello.version_max.min(VERSION_MAX);
+        if version < hello.version_min.max(VERSION_MIN) {
+            let refused = ToHost::HelloRefused {
+                nonce: hello.nonce,
+                version_min: VERSION_MIN,
+                version_max: VERSION_MAX,
+            };
+            self.send(refused).await;
+            self.greeted = false;
+            return;
+        }
+        let phase = self.shared.state().phase.clone();
+        let exit = match &phase {
+            GuestPhase::Exited(exit) => Some(exit.clone()),
+            GuestPhase::Waiting | GuestPhase::Started { .. } => None,
+        };
+        let agent = "fake".to_owned();
+        self.send(ToHost::HelloAck(HelloAck {
+            nonce: hello.nonce,
+            version,
+            agent,
+            phase,
+        }))
+        .await;
+        if let Some(exit) = exit {
+            self.send(ToHost::ProgramExited(exit)).await;
+        }
+    }
+
+    async fn request(&mut self, message: ToGuest) -> Option<ToHost> {
+        match message {
+            ToGuest::Hello(_) => None,
+            ToGuest::Start { call, spec } => {
+                let started = self.shared.state().start(*spec);
+                Some(answer(
+                    call,
+                    started.map(|pid| ToHost::Started { call, pid }),
+                ))
+            }
+            ToGuest::Resume {
+                call,
+                nonce,
+                identity,
+            } => {
+                let resumed = self.resume(call, *identity).await;
+                Some(answer(
+                    call,
+                    resumed.map(|hook| ToHost::Resumed { call, nonce, hook }),
+                ))
+            }
+            ToGuest::Quiesce { call } => Some(ToHost::Done { call }),
+            ToGuest::Stat { call, path, follow } => {
+                let state = self.shared.state();
+                let info = state
+                    .require_started()
+                    .and_then(|()| state.files.stat(&path, follow));
+                Some(answer(call, info.map(|info| ToHost::Path { call, info })))
+            }
+            ToGuest::Exec { call, spec } => {
+                if let Err(failure) = self.admit() {
+                    return Some(ToHost::Failed { call, failure });
+                }
+                let session =
+                    sessions::exec(call, *spec, Arc::clone(&self.shared), self.outbox.clone());
+                self.sessions.insert(call, session);
+                None
+            }
+            ToGuest::Upload { call, spec } => self.open_upload(call, *spec),
+            ToGuest::Download { call, path, follow } => {
+                let entries = self
+                    .admit()
+                    .and_then(|()| self.shared.state().files.tree(&path, follow));
+                match entries {
+                    Ok(entries) => {
+                        self.sessions
+                            .insert(call, sessions::download(call, entries, self.outbox.clone()));
+                        None
+                    }
+                    Err(failure) => Some(ToHost::Failed { call, failure }),
+                }
+            }
+            ToGuest::Shutdown { call, signal, .. } => {
+                self.send(ToHost::Done { call }).await;
+                let stop_signal = self
+                    .shared
+                    .state()
+                    .start
+                    .as_ref()
+                    .map_or(15, |start| start.stop_signal);
+                self.shared
+                    .end_program(ExitStatus::killed(signal.unwrap_or(stop_signal)));
+                self.shared.power_off();
+                None
+            }
+            ToGuest::ExitAck { call } => Some(self.acknowledge(call).await),
+            message => self.session_message(message),
+        }
+    }
+
+    fn session_message(&mut self, message: ToGuest) -> Option<ToHost> {
+        match message {
+            ToGuest::Data { call, bytes } => return self.data(call, bytes),
+            ToGuest::Eof { call } => {
+                if let Some(Upload { spec, bytes, .. }) = self.uploads.remove(&call) {
+                    let bytes_written = bytes.len() as u64;
+                    let written = self.shared.state().files.write(&spec, bytes);
+                    return Some(answer(
+                        call,
+                        written.map(|()| ToHost::Uploaded {
+                            call,
+                            bytes_written,
+                        }),
+                    ));
+                }
+                if let Some(session) = self.sessions.get_mut(&call) {
+                    session.input = None;
+                }
+            }
+            ToGuest::Signal { call, signal } => {
+                let session = self.sessions.remove(&call)?;
+                if !session.is_over() {
+                    return Some(ToHost::ExecExit {
+                        call,
+                        status: ExitStatus::killed(signal),
+                    });
+                }
+            }
+            ToGuest::Cancel { call } => {
+                self.sessions.remove(&call);
+                self.uploads.remove(&call);
+            }
+            ToGuest::Credit { call, cost } => {
+                if let Some(session) = self.sessions.get(&call) {
+                    session.give_credit(cost);
+                }
+            }
+            // A fake terminal has no size; the others are requests.
+            _ => {}
+        }
+        None
+    }
+
+    fn data(&mut self, call: CallId, bytes: Vec<u8>) -> Option<ToHost> {
+        let cost = ToGuest::Data {
+            call,
+            bytes: bytes.clone(),
+        }
+        .cost();
+        if let Some(upload) = self.uploads.get_mut(&call) {
+            upload.bytes.extend(bytes);
+            return upload
+                .unreported
+                .consumed(cost)
+                .map(|cost| ToHost::Credit { call, cost });
+        }
+        // A full queue means more input than credit; a command that has ended reads no more.
+        if let Some(input) = self
+            .sessions
+            .get(&call)
+            .and_then(|session| session.input.as_ref())
+        {
+            let _ = input.try_send(bytes);
+        }
+        None
+    }
+
+    fn open_upload(&mut self, call: CallId, spec: UploadSpec) -> Option<ToHost> {
+        match self
+            .admit()
+            .and_then(|()| self.shared.state().files.check(&spec))
+        {
+            Ok(()) => {
+                self.uploads.insert(
+                    call,
+                    Upload {
+                        spec,
+                        bytes: Vec::new(),
+                        unreported: Unreported::default(),
+                    },
+                );
+                None
+            }
+            Err(failure) => Some(ToHost::Failed { call, failure }),
+        }
+    }
+
+    async fn resume(
+        &mut self,
+        call: CallId,
+        identity: Identity,
+    ) -> Result<Option<HookResult>, Failure> {
+        let hook = identity.post_fork.clone();
+        self.shared.state().assume(identity)?;
+        let Some(hook) = hook else { return Ok(None) };
+        let timeout_ms = Some(hook.timeout_ms.max(1));
+        let spec = ExecSpec {
+            argv: hook.argv,
+            env: hook.env,
+            timeout_ms,
+            ..ExecSpec::default()
+        };
+        let (outbox, mut queue) = mpsc::channel(OUTBOX);
+        let mut session = sessions::exec(call, spec, Arc::clone(&self.shared), outbox);
+        session.input = None;
+        let mut output = Vec::new();
+        while let Some(message) = queue.recv().await {
+            session.give_credit(message.cost());
+            match message {
+                ToHost::Data { bytes, .. } => output.extend(bytes),
+                ToHost::ExecExit { status, .. } if status.code == 0 => break,
+                ToHost::ExecExit { status, .. } => {
+                    let kind = if status.timed_out {
+                        FailureKind::TimedOut
+                    } else {
+                        FailureKind::Invalid
+                    };
+                    return Err(Failure::new(
+                        kind,
+                        format!("post-fork command ended with {}", status.code),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(HookResult {
+            output,
+            duration_ms: 0,
+        }))
+    }
+
+    async fn acknowledge(&mut self, call: CallId) -> ToHost {
+        if !matches!(self.shared.state().phase, GuestPhase::Exited(_)) {
+            let failure = Failure::new(FailureKind::Phase, "the program has not ended");
+            return ToHost::Failed { call, failure };
+        }
+        self.send(ToHost::Done { call }).await;
+        self.shared.power_off();
+        ToHost::Done { call }
+    }
+
+    fn admit(&mut self) -> Result<(), Failure> {
+        self.shared.state().require_started()?;
+        self.sessions.retain(|_, session| !session.is_over());
+        if self.sessions.len() + self.uploads.len() >= MAX_SESSIONS {
+            return Err(Failure::new(
+                FailureKind::Limit,
+                format!("{MAX_SESSIONS} sessions are open already"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn answer(call: CallId, result: Result<ToHost, Failure>) -> ToHost {
+    result.unwrap_or_else(|failure| ToHost::Failed { call, failure })
+}
