@@ -27,13 +27,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the program, if it runs, and tells the host.
-    pub(super) fn end_program(&self, status: ExitStatus) {
-        let exit = self.state().end_program(status);
-        if let Some(exit) = exit {
-            // Without a connection the exit is told after the next Hello.
-            let _ = self.exits.send(exit);
-        }
+    /// Ends the program, if it runs.
+    pub(super) fn end_program(&self, status: ExitStatus) -> Option<ProgramExit> {
+        self.state().end_program(status)
     }
 
     pub(super) fn power_off(&self) {
@@ -73,17 +69,15 @@ impl FakeAgent {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let mut off = self.shared.off.subscribe();
-        tokio::select! {
-            () = connection::serve(stream, Arc::clone(&self.shared)) => {}
-            // The sender lives in `self`.
-            _ = off.wait_for(|off| *off) => {}
-        }
+        connection::serve(stream, Arc::clone(&self.shared)).await;
     }
 
     /// The program ends with this status.
     pub fn exit_program(&self, status: ExitStatus) {
-        self.shared.end_program(status);
+        if let Some(exit) = self.shared.end_program(status) {
+            // Without a connection the exit is told after the next Hello.
+            let _ = self.shared.exits.send(exit);
+        }
     }
 
     /// The next resume fails with this message.

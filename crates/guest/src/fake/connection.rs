@@ -21,6 +21,8 @@ struct Connection {
     shared: Arc<Shared>,
     outbox: Outbox,
     greeted: bool,
+    /// The machine is to be switched off as soon as the last words are written.
+    ending: bool,
     sessions: HashMap<CallId, SessionHandle>,
     uploads: HashMap<CallId, Upload>,
 }
@@ -43,6 +45,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
         shared,
         outbox,
         greeted: false,
+        ending: false,
         sessions: HashMap::new(),
         uploads: HashMap::new(),
     };
@@ -58,15 +61,27 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
                     while let Some(message) = decoder.decode(&mut input) {
                         if let Ok(message) = message {
                             connection.handle(message).await;
+                            if connection.ending {
+                                return;
+                            }
                         }
                     }
                 }
             }
         }
     };
+    let writer = write(writer, queue);
+    tokio::pin!(writer);
     tokio::select! {
         () = work => {}
-        () = write(writer, queue) => {}
+        () = &mut writer => return,
+    }
+    if connection.ending {
+        let shared = Arc::clone(&connection.shared);
+        // The writer ends when the last sender is gone.
+        drop(connection);
+        writer.await;
+        shared.power_off();
     }
 }
 
@@ -190,12 +205,14 @@ impl Connection {
                     .start
                     .as_ref()
                     .map_or(15, |start| start.stop_signal);
-                self.shared
-                    .end_program(ExitStatus::killed(signal.unwrap_or(stop_signal)));
-                self.shared.power_off();
+                let status = ExitStatus::killed(signal.unwrap_or(stop_signal));
+                if let Some(exit) = self.shared.end_program(status) {
+                    self.send(ToHost::ProgramExited(exit)).await;
+                }
+                self.ending = true;
                 None
             }
-            ToGuest::ExitAck { call } => Some(self.acknowledge(call).await),
+            ToGuest::ExitAck { call } => Some(self.acknowledge(call)),
             message => self.session_message(message),
         }
     }
@@ -331,13 +348,12 @@ impl Connection {
         }))
     }
 
-    async fn acknowledge(&mut self, call: CallId) -> ToHost {
+    fn acknowledge(&mut self, call: CallId) -> ToHost {
         if !matches!(self.shared.state().phase, GuestPhase::Exited(_)) {
             let failure = Failure::new(FailureKind::Phase, "the program has not ended");
             return ToHost::Failed { call, failure };
         }
-        self.send(ToHost::Done { call }).await;
-        self.shared.power_off();
+        self.ending = true;
         ToHost::Done { call }
     }
 
