@@ -1,1 +1,19 @@
-//! daemon
+//! The daemon: HTTP at one end, VMMs at the other, records in between.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod config;
+pub mod doctor;
+mod entropy;
+mod housekeeping;
+pub mod http;
+pub mod images;
+pub mod instances;
+mod logs;
+mod metrics;
+pub mod setup;
+pub mod store;
+pub mod tokens;
+
+/// The hidden argument with which the daemon starts itself as the launcher of a VMM.
+pub const LAUNCH_COMMAND: &str = "__launch";

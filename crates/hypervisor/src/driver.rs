@@ -176,6 +176,8 @@ pub struct MemoryUse {
     pub pss_bytes: u64,
     /// Resident set size of the process.
     pub rss_bytes: u64,
+    /// Address space of the process.
+    pub vms_bytes: u64,
     /// CPU time used by the process since its start, in seconds.
     pub cpu_seconds: f64,
 }

@@ -12,4 +12,4 @@ mod sys;
 pub(crate) use handle::Process;
 pub use id::ProcessId;
 pub(crate) use id::{RunMark, boot_id};
-pub(crate) use procfs::cpu_seconds;
+pub(crate) use procfs::{cpu_seconds, vms_bytes};

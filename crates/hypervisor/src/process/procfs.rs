@@ -9,6 +9,8 @@ pub(crate) struct Stat {
     pub(crate) start_time: u64,
     /// User and system time in clock ticks.
     pub(crate) cpu_ticks: u64,
+    /// Size of the address space in bytes.
+    pub(crate) vms_bytes: u64,
 }
 
 /// Reads and parses the file.
@@ -20,6 +22,11 @@ pub(crate) fn stat(pid: i32) -> io::Result<Stat> {
             format!("/proc/{pid}/stat: {text:?}"),
         )
     })
+}
+
+/// Size of a process's address space in bytes.
+pub(crate) fn vms_bytes(pid: i32) -> io::Result<u64> {
+    Ok(stat(pid)?.vms_bytes)
 }
 
 /// CPU time of a process since its start.
@@ -37,6 +44,7 @@ fn parse(text: &str) -> Option<Stat> {
     Some(Stat {
         start_time: field(22)?,
         cpu_ticks: field(14)? + field(15)?,
+        vms_bytes: field(23)?,
     })
 }
 
@@ -51,7 +59,8 @@ mod tests {
             parse(text),
             Some(Stat {
                 start_time: 333,
-                cpu_ticks: 33
+                cpu_ticks: 33,
+                vms_bytes: 1
             })
         );
         assert_eq!(parse("nonsense"), None);

@@ -18,7 +18,7 @@ use super::qmp::Qmp;
 use super::record::Record;
 use super::run_dir::{self, RunDir};
 use crate::pages::{FileId, read_smaps};
-use crate::process::{Process, cpu_seconds};
+use crate::process::{Process, cpu_seconds, vms_bytes};
 use crate::{
     ExitReason, GuestStream, MemoryReport, MemoryUse, ProcessId, Snapshots, Vm, VmStatus, VmmError,
 };
@@ -251,6 +251,7 @@ impl MemoryReport for QemuVm {
                 vmm_private_bytes: rest.anonymous + rest.swap,
                 pss_bytes: sum.pss + rest.pss,
                 rss_bytes: sum.rss + rest.rss,
+                vms_bytes: vms_bytes(pid).map_err(failed())?,
                 cpu_seconds: cpu_seconds(pid).map_err(failed())?,
             })
         })

@@ -1,0 +1,174 @@
+//! The composition root: the only file that names concrete drivers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ::images::ImageStore;
+use anyhow::{Context as _, Result, bail};
+use boot::Assets;
+use hypervisor::qemu::{AccelChoice, MachineChoice, QemuConfig, QemuDriver};
+use memory::{Loader, Verified};
+use model::UnixMillis;
+use tracing::{info, warn};
+
+use crate::config::{Accelerator, Config, Machine};
+use crate::http::{AppState, Limits, Listeners, router, serve};
+use crate::images::Images;
+use crate::instances::{BootFiles, Context, Instances, Layout};
+use crate::store::Store;
+use crate::tokens::Tokens;
+
+/// How long requests under way may take after the daemon was told to stop. Machines
+/// go on running in any case.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until it is told to stop.
+pub async fn run(config: Config) -> Result<()> {
+    let layout = Layout::new(&config.data_dir);
+    std::fs::create_dir_all(layout.instances())
+        .with_context(|| format!("cannot create {}", config.data_dir.display()))?;
+    let _lock = lock(&layout.lock())?;
+    let metrics = crate::metrics::install()?;
+    let store = Arc::new(Store::open(&layout.database()).context("cannot open the records")?);
+    let roots = Arc::new(ImageStore::open(&layout.images()).context("cannot open the images")?);
+    let verified = Verified::default();
+    let boot = boot_files(&config, &layout);
+    let loader = Arc::new(Loader::new(verified.clone()));
+    let driver = QemuDriver::new(qemu_config(&config, &layout, boot.as_ref())?, loader)
+        .await
+        .context("cannot use QEMU; run: coppice doctor")?;
+    let identity = hypervisor::Driver::identity(&driver).clone();
+    info!(vmm = %identity.name, version = %identity.version, accelerator = %identity.accelerator, "driver");
+    let ready = boot.is_some();
+    let context = Arc::new(Context {
+        store: Arc::clone(&store),
+        images: Arc::clone(&roots),
+        verified,
+        driver: Arc::new(driver),
+        layout: layout.clone(),
+        boot,
+        starts: tokio::sync::Semaphore::new(parallel_starts()),
+        now,
+    });
+    let (instances, swept) = Instances::open(context).await.context("cannot recover")?;
+    if swept.directories > 0 {
+        info!(
+            directories = swept.directories,
+            bytes = swept.bytes,
+            "swept"
+        );
+    }
+    let images = Images::open(store, roots, now).await?;
+    let listeners = Listeners::open(&config.listen, &config.socket)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let tokens = Tokens::open(&layout.token_secret()).context("cannot read the token secret")?;
+    let state = Arc::new(AppState {
+        instances: Arc::clone(&instances),
+        images,
+        tokens,
+        layout,
+        limits: Limits::default(),
+        hypervisor: identity.name,
+        ready,
+        metrics,
+        now,
+    });
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let housekeeping = tokio::spawn(crate::housekeeping::run(instances));
+    let server = tokio::spawn(serve(listeners, router(state), stopped));
+    wait_for_signal().await?;
+    info!("stopping; machines run on");
+    // Nobody listens any more only if the server has ended by itself.
+    let _ = stop.send(true);
+    housekeeping.abort();
+    match tokio::time::timeout(STOP_DEADLINE, server).await {
+        Ok(result) => result??,
+        Err(_) => warn!("some requests did not end in time"),
+    }
+    Ok(())
+}
+
+/// VMMs that start at one time. Starting is bound by the CPU: more than two for each
+/// core only wait for each other.
+fn parallel_starts() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// One daemon owns a data directory.
+fn lock(path: &Path) -> Result<std::fs::File> {
+    let file =
+        std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!(
+            "another coppiced already runs on this data directory ({} is locked)",
+            path.display()
+        );
+    }
+    Ok(file)
+}
+
+fn boot_files(config: &Config, layout: &Layout) -> Option<BootFiles> {
+    if let Some((kernel, initrd)) = config.boot.clone() {
+        return Some(BootFiles { kernel, initrd });
+    }
+    match Assets::open(&layout.boot()) {
+        Ok(assets) => Some(BootFiles {
+            kernel: assets.kernel,
+            initrd: assets.initrd,
+        }),
+        Err(error) => {
+            warn!(why = %crate::instances::chain(&error), "no guest kernel; run: coppice setup");
+            None
+        }
+    }
+}
+
+/// The driver's configuration, also for `doctor`.
+pub fn qemu_config(
+    config: &Config,
+    layout: &Layout,
+    boot: Option<&BootFiles>,
+) -> Result<QemuConfig> {
+    let program = std::env::current_exe().context("cannot find the daemon's own program")?;
+    let program = program
+        .to_str()
+        .context("the daemon's path is not UTF-8")?
+        .to_owned();
+    Ok(QemuConfig {
+        qemu: config.qemu.clone(),
+        launcher: vec![program, crate::LAUNCH_COMMAND.to_owned()],
+        accel: match config.accelerator {
+            Accelerator::Auto => AccelChoice::Auto,
+            Accelerator::Tcg => AccelChoice::Tcg,
+            Accelerator::Kvm => AccelChoice::Kvm,
+        },
+        machine: match config.machine {
+            Machine::Microvm => MachineChoice::Microvm,
+            Machine::Q35 => MachineChoice::Q35,
+        },
+        vmm_uid: config.vmm_uid,
+        probe_kernel: boot.map(|boot| -> PathBuf { boot.kernel.clone() }),
+        verdict_cache: Some(layout.kvm_verdict()),
+    })
+}
+
+async fn wait_for_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// The wall clock, to the millisecond.
+fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixMillis(since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }))
+}

@@ -1,0 +1,212 @@
+//! Configuration: flags over environment over file over defaults. Every key has a
+//! default that works.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+/// Where the file is looked for when no flag says so.
+const DEFAULT_FILE: &str = "/etc/coppice/coppice.toml";
+/// Where everything is kept.
+const DEFAULT_DATA_DIR: &str = "/var/lib/coppice";
+/// The port that the public SDKs use by default, on this host only.
+const DEFAULT_LISTEN: &str = "127.0.0.1:4973";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which accelerator runs guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// KVM where it really runs a guest, else emulation.
+    Auto,
+    /// Emulation.
+    Tcg,
+    /// KVM; refuse to start without.
+    Kvm,
+}
+
+/// Which machine guests see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Machine {
+    /// The smallest and fastest.
+    Microvm,
+    /// For images that need PCI.
+    Q35,
+}
+
+/// Keys as they may be given on the command line, in the environment or, under the
+/// same names, in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Given {
+    /// Directory of records, images and instances [default: /var/lib/coppice]
+    #[arg(long, env = "COPPICE_DATA_DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// TCP address of the API [default: 127.0.0.1:4973]
+    #[arg(long, env = "COPPICE_LISTEN", global = true)]
+    pub listen: Option<String>,
+    /// Unix socket of the API, for its owner alone [default: DATA_DIR/coppiced.sock]
+    #[arg(long, env = "COPPICE_SOCKET", global = true)]
+    pub socket: Option<PathBuf>,
+    /// Format of the daemon's log [default: text]
+    #[arg(long, env = "COPPICE_LOG_FORMAT", global = true)]
+    pub log_format: Option<LogFormat>,
+    /// What to log, such as info or daemon=debug [default: info]
+    #[arg(long, env = "COPPICE_LOG", global = true)]
+    pub log: Option<String>,
+    /// QEMU to use [default: qemu-system-x86_64 from the PATH]
+    #[arg(long, env = "COPPICE_QEMU", global = true)]
+    pub qemu: Option<PathBuf>,
+    /// Accelerator of guests [default: auto]
+    #[arg(long, env = "COPPICE_ACCELERATOR", global = true)]
+    pub accelerator: Option<Accelerator>,
+    /// Machine of guests [default: microvm]
+    #[arg(long, env = "COPPICE_MACHINE", global = true)]
+    pub machine: Option<Machine>,
+    /// Guest kernel [default: what setup installed]
+    #[arg(long, env = "COPPICE_KERNEL", global = true)]
+    pub kernel: Option<PathBuf>,
+    /// Guest initrd with the agent [default: what setup installed]
+    #[arg(long, env = "COPPICE_INITRD", global = true)]
+    pub initrd: Option<PathBuf>,
+    /// Group and user number that VMMs run as [default: the daemon's own]
+    #[arg(long, env = "COPPICE_VMM_UID", global = true)]
+    pub vmm_uid: Option<u32>,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Directory of records, images and instances.
+    pub data_dir: PathBuf,
+    /// TCP address of the API.
+    pub listen: String,
+    /// Unix socket of the API.
+    pub socket: PathBuf,
+    /// Format of the daemon's log.
+    pub log_format: LogFormat,
+    /// What to log.
+    pub log: String,
+    /// QEMU; none = from the PATH.
+    pub qemu: Option<PathBuf>,
+    /// Accelerator of guests.
+    pub accelerator: Accelerator,
+    /// Machine of guests.
+    pub machine: Machine,
+    /// Kernel and initrd; none = what setup installed.
+    pub boot: Option<(PathBuf, PathBuf)>,
+    /// Who VMMs run as.
+    pub vmm_uid: Option<u32>,
+}
+
+impl Config {
+    /// Puts the configuration together. `file` was named on the command line and must
+    /// exist then; the default file may be missing.
+    pub fn resolve(given: Given, file: Option<&Path>) -> Result<Self> {
+        let from_file = match file {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+            None => Given::default(),
+        };
+        given.over(from_file).complete()
+    }
+}
+
+fn read(path: &Path) -> Result<Given> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
+}
+
+impl Given {
+    fn over(self, below: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(below.data_dir),
+            listen: self.listen.or(below.listen),
+            socket: self.socket.or(below.socket),
+            log_format: self.log_format.or(below.log_format),
+            log: self.log.or(below.log),
+            qemu: self.qemu.or(below.qemu),
+            accelerator: self.accelerator.or(below.accelerator),
+            machine: self.machine.or(below.machine),
+            kernel: self.kernel.or(below.kernel),
+            initrd: self.initrd.or(below.initrd),
+            vmm_uid: self.vmm_uid.or(below.vmm_uid),
+        }
+    }
+
+    fn complete(self) -> Result<Config> {
+        let data_dir = self.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let data_dir = std::path::absolute(&data_dir)
+            .with_context(|| format!("{} is no path", data_dir.display()))?;
+        let boot = match (self.kernel, self.initrd) {
+            (Some(kernel), Some(initrd)) => Some((kernel, initrd)),
+            (None, None) => None,
+            _ => anyhow::bail!("kernel and initrd belong together: give both or neither"),
+        };
+        Ok(Config {
+            socket: self
+                .socket
+                .unwrap_or_else(|| data_dir.join("coppiced.sock")),
+            data_dir,
+            listen: self.listen.unwrap_or_else(|| DEFAULT_LISTEN.to_owned()),
+            log_format: self.log_format.unwrap_or(LogFormat::Text),
+            log: self.log.unwrap_or_else(|| "info".to_owned()),
+            qemu: self.qemu,
+            accelerator: self.accelerator.unwrap_or(Accelerator::Auto),
+            machine: self.machine.unwrap_or(Machine::Microvm),
+            boot,
+            vmm_uid: self.vmm_uid,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("coppice.toml");
+        std::fs::write(&file, "listen = \"127.0.0.1:1\"\nlog_format = \"json\"\n").unwrap();
+        let given = Given {
+            listen: Some("127.0.0.1:2".to_owned()),
+            data_dir: Some("/data".into()),
+            ..Given::default()
+        };
+        let config = Config::resolve(given, Some(&file)).unwrap();
+        assert_eq!(config.listen, "127.0.0.1:2");
+        assert_eq!(config.log_format, LogFormat::Json);
+        assert_eq!(config.socket, Path::new("/data/coppiced.sock"));
+        assert_eq!(config.accelerator, Accelerator::Auto);
+    }
+
+    #[test]
+    fn unknown_keys_and_half_pairs_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("coppice.toml");
+        std::fs::write(&file, "listne = \"x\"\n").unwrap();
+        let error = Config::resolve(Given::default(), Some(&file)).unwrap_err();
+        assert!(format!("{error:#}").contains("listne"), "{error:#}");
+        let half = Given {
+            kernel: Some("/boot/vmlinuz".into()),
+            ..Given::default()
+        };
+        assert!(Config::resolve(half, Some(&dir.path().join("missing"))).is_err());
+        std::fs::write(&file, "kernel = \"/boot/vmlinuz\"\n").unwrap();
+        assert!(Config::resolve(Given::default(), Some(&file)).is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! Images over HTTP.
+
+use std::collections::BTreeMap;
+
+use api::error::ErrorBody;
+use api::images::{CreateImageRequest, Image, ImageStatus, ImportImageQuery};
+use axum::Json;
+use axum::body::Body as RawBody;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use futures::TryStreamExt as _;
+use tokio_util::io::StreamReader;
+
+use super::App;
+use super::convert::date;
+use super::error::ApiError;
+use super::extract::{Body, Key, Query};
+use crate::images::NamedImage;
+
+/// Import an OCI archive or a `docker save` archive.
+#[utoipa::path(post, path = "/images/import", tag = "images", params(ImportImageQuery),
+    request_body(content = String, content_type = "application/x-tar"),
+    responses((status = 201, body = Image), (status = 400, body = ErrorBody)))]
+pub(crate) async fn import(
+    State(app): State<App>,
+    Query(query): Query<ImportImageQuery>,
+    body: RawBody,
+) -> Result<Response, ApiError> {
+    if let Some(platform) = query.platform.filter(|platform| platform != "linux/amd64") {
+        return Err(ApiError::invalid(
+            api::error::codes::INVALID_PLATFORM,
+            format!("platform {platform:?} does not run here; this server runs linux/amd64"),
+        ));
+    }
+    let stream = body.into_data_stream().map_err(std::io::Error::other);
+    let image = app
+        .images
+        .import(StreamReader::new(stream), query.name)
+        .await?;
+    Ok((StatusCode::CREATED, Json(wire(image))).into_response())
+}
+
+/// Ask for an image by name. This server has no registry client yet: the image must
+/// have been imported.
+#[utoipa::path(post, path = "/images", tag = "images", request_body = CreateImageRequest,
+    responses((status = 202, body = Image), (status = 404, body = ErrorBody)))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    Body(request): Body<CreateImageRequest>,
+) -> Result<Response, ApiError> {
+    let image = app.images.resolve(&request.name).await?;
+    Ok((StatusCode::ACCEPTED, Json(wire(image))).into_response())
+}
+
+/// List images.
+#[utoipa::path(get, path = "/images", tag = "images", responses((status = 200, body = Vec<Image>)))]
+pub(crate) async fn list(State(app): State<App>) -> Result<Json<Vec<Image>>, ApiError> {
+    let images = app.images.list().await?;
+    Ok(Json(images.into_iter().map(wire).collect()))
+}
+
+/// Look at one image.
+#[utoipa::path(get, path = "/images/{name}", tag = "images", params(("name" = String, Path)),
+    responses((status = 200, body = Image), (status = 404, body = ErrorBody)))]
+pub(crate) async fn get(State(app): State<App>, Key(name): Key) -> Result<Json<Image>, ApiError> {
+    Ok(Json(wire(app.images.resolve(&name).await?)))
+}
+
+/// Delete an image. Refused while instances use it.
+#[utoipa::path(delete, path = "/images/{name}", tag = "images", params(("name" = String, Path)),
+    responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+pub(crate) async fn delete(State(app): State<App>, Key(name): Key) -> Result<StatusCode, ApiError> {
+    app.images.remove(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn wire(image: NamedImage) -> Image {
+    let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
+    let env: BTreeMap<String, String> = image
+        .record
+        .env
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    Image {
+        name: image.name,
+        digest: image.record.digest,
+        status: ImageStatus::Ready,
+        created_at: date(image.record.created_at),
+        platform: Some(image.record.platform),
+        queue_position: None,
+        error: None,
+        size_bytes: Some(image.record.size_bytes),
+        entrypoint: some(image.record.entrypoint),
+        cmd: some(image.record.cmd),
+        env: (!env.is_empty()).then_some(env),
+        working_dir: Some(image.record.working_dir).filter(|dir| !dir.is_empty()),
+        tags: BTreeMap::new(),
+    }
+}

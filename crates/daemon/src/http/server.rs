@@ -1,0 +1,81 @@
+//! Health, capabilities, metrics.
+
+use api::capabilities::{
+    Capabilities, DefaultRuntime, Host, ImageCaps, NetworkCaps, Runtime, Server,
+};
+use api::health::Health;
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use super::App;
+use super::error::ApiError;
+use crate::instances::Listed;
+
+/// Whether the server is up.
+#[utoipa::path(get, path = "/health", tag = "server", security(()), responses((status = 200, body = Health)))]
+pub(crate) async fn health() -> Json<Health> {
+    Json(Health::ok())
+}
+
+/// What this server and host can do.
+#[utoipa::path(get, path = "/capabilities", tag = "server", responses((status = 200, body = Capabilities)))]
+pub(crate) async fn capabilities(State(app): State<App>) -> Json<Capabilities> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let name = app.hypervisor.to_string();
+    Json(Capabilities {
+        server: Server {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            api_version: api::openapi::API_VERSION.to_owned(),
+        },
+        host: Host {
+            os: "linux".to_owned(),
+            arch: "amd64".to_owned(),
+        },
+        default_runtime: DefaultRuntime {
+            name: name.clone(),
+            available: app.ready,
+        },
+        runtimes: vec![Runtime {
+            name,
+            available: app.ready,
+            features: words(&["fork", "pause", "snapshots", "standby"]),
+        }],
+        network: NetworkCaps {
+            model: "none".to_owned(),
+            guest_to_guest: false,
+            gateway: None,
+            subnet: None,
+        },
+        images: ImageCaps {
+            platforms: words(&["linux/amd64"]),
+            default_platform: "linux/amd64".to_owned(),
+        },
+        features: words(&[
+            "exec",
+            "fan-out",
+            "images",
+            "instances",
+            "logs",
+            "share-memory",
+            "templates",
+        ]),
+    })
+}
+
+/// Metrics in the Prometheus text format.
+pub(crate) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
+    let listed = app.instances.list().await?;
+    crate::metrics::instances(|state| {
+        let known = |listed: &&Listed| match listed {
+            Listed::Known(view) => view.published.state == state,
+            Listed::Unreadable { .. } => state == model::State::Unknown,
+        };
+        listed.iter().filter(known).count() as u64
+    });
+    Ok((
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        app.metrics.render(),
+    ))
+}

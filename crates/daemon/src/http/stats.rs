@@ -1,0 +1,96 @@
+//! What an instance costs its host, counted by the kernel.
+
+use api::instances::{InstanceStats, MemoryStats, TemplateStats};
+use axum::Json;
+use axum::extract::State;
+use futures::{StreamExt as _, stream};
+use hypervisor::{MemoryUse, VmmError};
+
+use super::App;
+use super::error::ApiError;
+use super::extract::Key;
+use super::instances::view;
+use crate::instances::{Listed, OpError, View};
+
+/// Processes whose page tables are read at one time: each costs a few milliseconds of CPU.
+const PARALLEL_REPORTS: usize = 4;
+
+/// What an instance costs its host.
+#[utoipa::path(get, path = "/instances/{id}/stats", tag = "instances", params(("id" = String, Path)),
+    responses((status = 200, body = InstanceStats), (status = 404, body = api::error::ErrorBody)))]
+pub(crate) async fn stats(
+    State(app): State<App>,
+    Key(key): Key,
+) -> Result<Json<InstanceStats>, ApiError> {
+    let view = view(&app, &key).await?;
+    let memory = memory_use(&view).await.map_err(OpError::from)?;
+    let template = if view.record.template {
+        Some(template_stats(&app, &view).await?)
+    } else {
+        None
+    };
+    let allocated = view.record.spec.size.bytes();
+    let usage = memory.unwrap_or_default();
+    Ok(Json(InstanceStats {
+        instance_id: view.record.id.to_string(),
+        instance_name: view.record.name.to_string(),
+        cpu_seconds: usage.cpu_seconds,
+        memory_rss_bytes: usage.rss_bytes,
+        memory_vms_bytes: usage.vms_bytes,
+        network_rx_bytes: 0,
+        network_tx_bytes: 0,
+        allocated_vcpus: view.record.spec.vcpus,
+        allocated_memory_bytes: allocated,
+        memory_utilization_ratio: (allocated > 0).then(|| ratio(usage.rss_bytes, allocated)),
+        memory: memory.map(|usage| MemoryStats {
+            guest_ram_bytes: usage.ram_bytes,
+            shared_with_image_bytes: usage.ram_shared_bytes,
+            private_bytes: usage.ram_private_bytes,
+            vmm_private_bytes: usage.vmm_private_bytes,
+            pss_bytes: usage.pss_bytes,
+        }),
+        template,
+    }))
+}
+
+/// What its forks would need beyond what they share, if each had a copy.
+async fn template_stats(app: &App, template: &View) -> Result<TemplateStats, ApiError> {
+    let forks: Vec<View> = app
+        .instances
+        .list()
+        .await?
+        .into_iter()
+        .filter_map(|listed| match listed {
+            Listed::Known(view) if view.record.parent.as_ref() == Some(&template.record.id) => {
+                Some(*view)
+            }
+            Listed::Known(_) | Listed::Unreadable { .. } => None,
+        })
+        .collect();
+    // A fork that ends while it is being read is not running any more: left out.
+    let reports: Vec<MemoryUse> = stream::iter(&forks)
+        .map(memory_use)
+        .buffer_unordered(PARALLEL_REPORTS)
+        .filter_map(async |report| report.ok().flatten())
+        .collect()
+        .await;
+    let shared: u64 = reports.iter().map(|report| report.ram_shared_bytes).sum();
+    let resident_bytes = template.published.held_bytes;
+    Ok(TemplateStats {
+        forks: reports.len() as u64,
+        resident_bytes,
+        saved_bytes: shared.saturating_sub(resident_bytes),
+    })
+}
+
+async fn memory_use(view: &View) -> Result<Option<MemoryUse>, VmmError> {
+    match view.published.vm.as_ref().and_then(|vm| vm.memory()) {
+        Some(memory) => memory.report().await.map(Some),
+        None => Ok(None),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}

@@ -1,0 +1,368 @@
+//! The actor of one instance: the only task that changes it.
+//!
+//! ```text
+//!   HTTP ──▶ mailbox ─┐
+//!   VMM exit ─────────┤        ┌─▶ operations (start, standby, fork, …)
+//!   guest power-off ──┼─▶ next ┤
+//!   agent is up ──────┤        └─▶ publish: derived state, for every reader
+//!   agent event ──────┘
+//! ```
+//!
+//! Operations run to their end inside the actor, one after the other, each with a
+//! deadline; only the long boot of a guest runs beside it, so that a booting machine
+//! can be stopped. What is allowed is decided by the pure rules of `model`; what to do
+//! after a crash by the intent that each operation records before its first deed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use guest::{Events, GuestEvent, Link};
+use hypervisor::{ExitReason, TemplateHold, Vm, VmStatus};
+use model::{
+    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Operation, State, Verdict, VmmFact,
+    admit, derive,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::command::{Command, Envelope, Outcome};
+use super::context::Context;
+use super::journal::Journal;
+use super::layout::InstanceDir;
+use super::published::Published;
+use super::{OpError, chain};
+use crate::store::StoreError;
+
+/// A guest whose agent has answered.
+pub(super) struct Up {
+    /// The line to the agent.
+    pub link: Link,
+    /// What the agent reports unasked.
+    pub events: Events,
+}
+
+/// The actor's whole state.
+pub(super) struct Actor {
+    pub ctx: Arc<Context>,
+    pub id: InstanceId,
+    pub dir: InstanceDir,
+    /// As it was last written.
+    pub record: InstanceRecord,
+    pub vm: Option<Arc<dyn Vm>>,
+    /// As it was last seen.
+    pub vmm: VmmFact,
+    pub guest: GuestFact,
+    pub link: Option<Link>,
+    pub events: Option<Events>,
+    /// The guest on its way up.
+    pub bring_up: Option<JoinHandle<Result<Up, OpError>>>,
+    /// Keeps a template's memory loaded.
+    pub hold: Option<Box<dyn TemplateHold>>,
+    pub journal: Journal,
+    publish: watch::Sender<Published>,
+    gone: bool,
+}
+
+/// Everything that can wake the actor.
+enum Wake {
+    Command(Envelope),
+    VmmExited(ExitReason),
+    PoweredOff,
+    GuestUp(Result<Up, OpError>),
+    Guest(GuestEvent),
+    NoMoreSenders,
+}
+
+impl Actor {
+    /// An actor for `record`, with nothing known of a VMM yet.
+    pub(super) fn new(
+        ctx: Arc<Context>,
+        record: InstanceRecord,
+    ) -> (Self, watch::Receiver<Published>) {
+        let id = record.id.clone();
+        let dir = ctx.layout.instance(&id);
+        let (publish, published) = watch::channel(Published {
+            generation: 0,
+            state: State::Stopped,
+            state_error: None,
+            busy: false,
+            deleted: false,
+            phases: record.phases.clone(),
+            link: None,
+            vm: None,
+            held_bytes: 0,
+        });
+        let journal = Journal::new(&dir);
+        let mut actor = Self {
+            ctx,
+            id,
+            dir,
+            record,
+            vm: None,
+            vmm: VmmFact::Absent,
+            guest: GuestFact::NotReady,
+            link: None,
+            events: None,
+            bring_up: None,
+            hold: None,
+            journal,
+            publish,
+            gone: false,
+        };
+        actor.show();
+        (actor, published)
+    }
+
+    /// Serves until the instance is deleted or nobody can send any more.
+    pub(super) async fn run(mut self, mut mailbox: mpsc::Receiver<Envelope>) {
+        while !self.gone {
+            match self.next(&mut mailbox).await {
+                Wake::Command(envelope) => self.serve(envelope).await,
+                Wake::VmmExited(reason) => self.vmm_exited(&reason).await,
+                Wake::PoweredOff => self.powered_off().await,
+                Wake::GuestUp(result) => self.guest_up(result).await,
+                Wake::Guest(event) => self.guest_event(event).await,
+                Wake::NoMoreSenders => return,
+            }
+        }
+    }
+
+    /// Waits for whatever comes first. What the machine does goes before what is asked
+    /// of it: a request must not be decided on a state that is already past.
+    async fn next(&mut self, mailbox: &mut mpsc::Receiver<Envelope>) -> Wake {
+        let vm = self.vm.clone();
+        let wait_for_power_off = !matches!(self.vmm, VmmFact::Shutdown);
+        tokio::select! {
+            biased;
+            reason = exited(vm.as_deref()) => Wake::VmmExited(reason),
+            () = power_off(vm.as_deref()), if wait_for_power_off => Wake::PoweredOff,
+            result = joined(&mut self.bring_up) => Wake::GuestUp(result),
+            event = next_event(&mut self.events) => Wake::Guest(event),
+            envelope = mailbox.recv() => envelope.map_or(Wake::NoMoreSenders, Wake::Command),
+        }
+    }
+
+    async fn serve(&mut self, envelope: Envelope) {
+        let began = Instant::now();
+        let name = envelope.command.name();
+        let result = self.carry_out(envelope.command).await;
+        let elapsed = began.elapsed();
+        crate::metrics::operation(name, result.is_ok(), elapsed);
+        match &result {
+            Ok(_) => {
+                info!(instance = %self.id, operation = name, ms = elapsed.as_millis(), "done");
+                self.journal.done(name, elapsed);
+            }
+            Err(error) => {
+                let why = chain(error);
+                warn!(instance = %self.id, operation = name, ms = elapsed.as_millis(), %why, "failed");
+                self.journal.failed(name, elapsed, &why);
+            }
+        }
+        self.show();
+        // Whoever asked may have gone; the work is done all the same.
+        let _ = envelope.reply.send(result);
+    }
+
+    async fn carry_out(&mut self, command: Command) -> Result<Outcome, OpError> {
+        match command {
+            Command::Fork(order) => {
+                let slots = self.make_forks(*order).await?;
+                return Ok(Outcome::Forks(slots));
+            }
+            Command::Create => self.create().await?,
+            Command::Update(patch) => self.update(patch).await?,
+            Command::BecomeFork(birth) => self.become_fork(birth).await?,
+            Command::Start(overrides) => {
+                let operation = Operation::Start {
+                    overrides: overrides.any(),
+                };
+                if self.allowed(operation).await? {
+                    self.start(overrides).await?;
+                }
+            }
+            Command::Stop => {
+                if self.allowed(Operation::Stop).await? {
+                    self.stop().await?;
+                }
+            }
+            Command::Standby => {
+                if self.allowed(Operation::Standby { options: false }).await? {
+                    self.standby().await?;
+                }
+            }
+            Command::Restore => {
+                if self.allowed(Operation::Restore).await? {
+                    self.restore().await?;
+                }
+            }
+            Command::Promote => self.promote().await?,
+            Command::Demote => self.demote().await?,
+            Command::Delete { graceful } => self.delete(graceful).await?,
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Whether the rules let `operation` proceed; false for "it is so already".
+    async fn allowed(&mut self, operation: Operation) -> Result<bool, OpError> {
+        let id = self.id.clone();
+        let forks = self
+            .ctx
+            .store
+            .run(move |store| Ok(store.instance(&id)?.live_forks))
+            .await?;
+        self.look().await;
+        Ok(admit(operation, self.state(), forks)? == Verdict::Proceed)
+    }
+
+    /// The state as the facts give it now.
+    pub(super) fn state(&self) -> State {
+        derive(&self.facts()).0
+    }
+
+    /// The facts as far as the actor knows them.
+    pub(super) fn facts(&self) -> Facts {
+        let image = match &self.record.standby {
+            None => ImageFact::None,
+            Some(id) => match memory::Image::open(&self.dir.image(id)) {
+                Ok(_) => ImageFact::Complete,
+                Err(error) => ImageFact::Missing(chain(&error)),
+            },
+        };
+        Facts {
+            vmm: self.vmm.clone(),
+            guest: self.guest,
+            image,
+            template: self.record.template,
+        }
+    }
+
+    /// Asks the VMM how it is.
+    pub(super) async fn look(&mut self) {
+        self.vmm = match &self.vm {
+            None => VmmFact::Absent,
+            Some(vm) => match vm.status().await {
+                Ok(VmStatus::Prelaunch) => VmmFact::Created,
+                Ok(VmStatus::Running) => VmmFact::Running,
+                Ok(VmStatus::Paused) => VmmFact::Paused,
+                Ok(VmStatus::Shutdown) => VmmFact::Shutdown,
+                Err(error) => VmmFact::Unreadable(chain(&error)),
+            },
+        };
+    }
+
+    /// Publishes what is known now.
+    pub(super) fn show(&mut self) {
+        self.show_with(false);
+    }
+
+    /// Publishes what is known now, in the middle of an operation.
+    pub(super) fn show_busy(&mut self) {
+        self.show_with(true);
+    }
+
+    fn show_with(&mut self, busy: bool) {
+        let (state, state_error) = derive(&self.facts());
+        self.record.phases.enter(state, (self.ctx.now)());
+        let phases = self.record.phases.clone();
+        let link = self.link.clone();
+        let vm = self.vm.clone();
+        let held_bytes = self.hold.as_ref().map_or(0, |hold| hold.resident_bytes());
+        let deleted = self.gone;
+        self.publish.send_modify(|published| {
+            *published = Published {
+                generation: published.generation + 1,
+                state,
+                state_error,
+                busy,
+                deleted,
+                phases,
+                link,
+                vm,
+                held_bytes,
+            };
+        });
+    }
+
+    /// Writes the record. `change` sees it as it is in the database, with the number of
+    /// live forks, and may refuse.
+    pub(super) async fn save<F>(&mut self, change: F) -> Result<(), OpError>
+    where
+        F: FnOnce(&mut InstanceRecord, u64) -> Result<(), StoreError> + Send + 'static,
+    {
+        let id = self.id.clone();
+        let phases = self.record.phases.clone();
+        let (record, ()) = self
+            .ctx
+            .store
+            .run(move |store| {
+                store.update(&id, |record, forks| {
+                    record.phases = phases;
+                    change(record, forks)
+                })
+            })
+            .await?;
+        self.record = record;
+        Ok(())
+    }
+
+    /// Forgets the VM and the guest in it, after the process has ended.
+    pub(super) fn forget_vm(&mut self) {
+        if let Some(task) = self.bring_up.take() {
+            task.abort();
+        }
+        self.vm = None;
+        self.vmm = VmmFact::Absent;
+        self.guest = GuestFact::NotReady;
+        self.link = None;
+        self.events = None;
+    }
+
+    /// Takes a guest whose agent has answered and whose program runs.
+    pub(super) fn take_guest(&mut self, up: Up) {
+        self.link = Some(up.link);
+        self.events = Some(up.events);
+        self.guest = GuestFact::Ready;
+    }
+
+    /// Marks the instance as gone: the actor ends after this request.
+    pub(super) fn end(&mut self) {
+        self.gone = true;
+    }
+}
+
+async fn exited(vm: Option<&dyn Vm>) -> ExitReason {
+    match vm {
+        Some(vm) => vm.exited().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn power_off(vm: Option<&dyn Vm>) {
+    match vm {
+        Some(vm) => vm.powered_off().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn joined(task: &mut Option<JoinHandle<Result<Up, OpError>>>) -> Result<Up, OpError> {
+    let Some(handle) = task else {
+        return std::future::pending().await;
+    };
+    let result = handle.await;
+    *task = None;
+    match result {
+        Ok(result) => result,
+        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+        // Aborted: whoever aborted it has already dealt with the guest.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn next_event(events: &mut Option<Events>) -> GuestEvent {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,275 @@
+//! Booting, and a guest's way up beside the actor.
+
+use std::sync::Arc;
+
+use guest::{GuestEvent, GuestPhase, Link, StartSpec};
+use hypervisor::{ExitReason, KernelFiles, LaunchPlan, LogFiles, MachineSpec, Vm, VmStatus};
+use model::{ExitInfo, GuestFact, Intent, VmmFact};
+use tracing::{info, warn};
+
+use super::actor::{Actor, Up};
+use super::command::StartOverrides;
+use super::context::BOOT_DEADLINE;
+use super::identity;
+use super::layout::LogSource;
+use super::{OpError, chain, disk};
+use crate::store::ImageRecord;
+
+impl Actor {
+    /// Boots a stopped machine. Returns when the VMM runs; the guest comes up beside.
+    pub(super) async fn start(&mut self, overrides: StartOverrides) -> Result<(), OpError> {
+        self.save(move |record, _| {
+            if let Some(entrypoint) = overrides.entrypoint {
+                record.spec.entrypoint = Some(entrypoint);
+            }
+            if let Some(cmd) = overrides.cmd {
+                record.spec.cmd = Some(cmd);
+            }
+            record.exit = None;
+            record.intent = Some(Intent::Boot);
+            Ok(())
+        })
+        .await?;
+        self.boot_or_undo().await
+    }
+
+    /// Boots; on failure nothing of the VMM is left and the machine is stopped.
+    pub(super) async fn boot_or_undo(&mut self) -> Result<(), OpError> {
+        let Err(error) = self.boot().await else {
+            return Ok(());
+        };
+        self.end_vm().await;
+        let message = chain(&error);
+        self.save(move |record, _| {
+            record.intent = None;
+            record.exit = Some(ExitInfo {
+                code: None,
+                message: Some(format!("could not be booted: {message}")),
+            });
+            Ok(())
+        })
+        .await?;
+        Err(error)
+    }
+
+    async fn boot(&mut self) -> Result<(), OpError> {
+        let image = self.image_record().await?;
+        let plan = self.launch_plan(&image)?;
+        let vm = self.ctx.driver.launch(plan).await?;
+        self.vm = Some(vm);
+        self.look().await;
+        self.show_busy();
+        let now = (self.ctx.now)();
+        self.save(move |record, _| {
+            record.memory = model::MemoryOrigin::booted();
+            record.started_at = Some(now);
+            record.base = None;
+            Ok(())
+        })
+        .await?;
+        self.bring_up(identity::start_spec(&self.record, &image));
+        Ok(())
+    }
+
+    fn launch_plan(&self, image: &ImageRecord) -> Result<LaunchPlan, OpError> {
+        let boot = self.ctx.boot.as_ref().ok_or_else(|| {
+            OpError::HostNotReady("no guest kernel is installed; run: coppice setup".to_owned())
+        })?;
+        Ok(LaunchPlan {
+            name: self.id.to_string(),
+            run_dir: self.dir.run(),
+            machine: self.machine(),
+            kernel: KernelFiles {
+                kernel: boot.kernel.clone(),
+                initrd: boot.initrd.clone(),
+                cmdline_extra: String::new(),
+            },
+            root: self.root_disk(image)?,
+            disk: disk::chain(&self.dir)?,
+            logs: self.log_files(),
+        })
+    }
+
+    pub(super) fn machine(&self) -> MachineSpec {
+        MachineSpec {
+            vcpus: self.record.spec.vcpus,
+            ram_bytes: self.record.spec.size.bytes(),
+        }
+    }
+
+    pub(super) fn log_files(&self) -> LogFiles {
+        LogFiles {
+            vmm: self.dir.log(LogSource::Vmm),
+            console: self.dir.log(LogSource::Console),
+            app: self.dir.log(LogSource::App),
+        }
+    }
+
+    pub(super) fn root_disk(&self, image: &ImageRecord) -> Result<std::path::PathBuf, OpError> {
+        image
+            .digest
+            .parse()
+            .ok()
+            .and_then(|digest| self.ctx.images.rootfs(&digest))
+            .ok_or_else(|| OpError::NoImage(self.record.spec.image.clone()))
+    }
+
+    pub(super) async fn image_record(&self) -> Result<ImageRecord, OpError> {
+        let digest = self.record.spec.image_digest.clone();
+        let name = self.record.spec.image.clone();
+        self.ctx
+            .store
+            .run(move |store| store.image(&digest))
+            .await
+            .map_err(|_| OpError::NoImage(name))
+    }
+
+    /// Starts the task that waits for the agent and lets it start the program if that
+    /// has not happened yet. Running it again is harmless: a started guest says so.
+    pub(super) fn bring_up(&mut self, spec: StartSpec) {
+        let Some(vm) = self.vm.clone() else {
+            return;
+        };
+        self.bring_up = Some(tokio::spawn(come_up(vm, spec)));
+    }
+
+    /// The guest has answered, or will not.
+    pub(super) async fn guest_up(&mut self, result: Result<Up, OpError>) {
+        match result {
+            Ok(up) => {
+                self.take_guest(up);
+                info!(instance = %self.id, "guest is ready");
+                self.journal.note("guest is ready");
+                self.clear_intent().await;
+            }
+            // It ran before: the line was lost, not the guest. Look again for ever; each
+            // attempt has its own deadline.
+            Err(error) if self.guest == GuestFact::Ready => {
+                warn!(instance = %self.id, why = %chain(&error), "the agent does not answer");
+                self.reconnect().await;
+            }
+            Err(error) => self.boot_failed(&error).await,
+        }
+        self.show();
+    }
+
+    async fn boot_failed(&mut self, error: &OpError) {
+        let why = chain(error);
+        warn!(instance = %self.id, %why, "guest did not come up");
+        self.journal.note(&format!("guest did not come up: {why}"));
+        self.end_vm().await;
+        self.record_down(Some(ExitInfo {
+            code: None,
+            message: Some(format!("guest did not come up: {why}")),
+        }))
+        .await;
+    }
+
+    /// Connects to the agent of a guest that is up already.
+    pub(super) async fn reconnect(&mut self) {
+        self.link = None;
+        self.events = None;
+        match self.image_record().await {
+            Ok(image) => self.bring_up(identity::start_spec(&self.record, &image)),
+            Err(error) => warn!(instance = %self.id, why = %chain(&error), "cannot reconnect"),
+        }
+    }
+
+    /// The agent says something unasked.
+    pub(super) async fn guest_event(&mut self, event: GuestEvent) {
+        match event {
+            GuestEvent::Closed => {
+                self.look().await;
+                if self.vmm == VmmFact::Running {
+                    self.reconnect().await;
+                } else {
+                    self.link = None;
+                    self.events = None;
+                }
+            }
+            GuestEvent::ProgramExited {
+                code,
+                signal: _,
+                message,
+            } => {
+                self.journal.note(&format!("program exited with {code}"));
+                let exit = ExitInfo {
+                    code: Some(code),
+                    message,
+                };
+                let saved = self
+                    .save(move |record, _| {
+                        record.exit = Some(exit);
+                        Ok(())
+                    })
+                    .await;
+                match (saved, self.link.clone()) {
+                    // The guest powers off only after this: the exit code is never lost.
+                    (Ok(()), Some(link)) => {
+                        if let Err(error) = link.acknowledge_exit().await {
+                            warn!(instance = %self.id, why = %chain(&error), "cannot acknowledge");
+                        }
+                    }
+                    (Ok(()), None) => {}
+                    (Err(error), _) => {
+                        warn!(instance = %self.id, why = %chain(&error), "cannot record the exit");
+                    }
+                }
+            }
+        }
+        self.show();
+    }
+
+    /// The guest has powered off; its VMM has nothing more to do.
+    pub(super) async fn powered_off(&mut self) {
+        self.vmm = VmmFact::Shutdown;
+        self.show();
+        self.end_vm().await;
+        self.record_down(None).await;
+        self.show();
+    }
+
+    /// The VMM is gone without having been told to go.
+    pub(super) async fn vmm_exited(&mut self, reason: &ExitReason) {
+        warn!(instance = %self.id, %reason, "the VMM ended by itself");
+        self.journal
+            .note(&format!("the VMM ended by itself: {reason}"));
+        self.forget_vm();
+        let unexplained = self.record.exit.is_none().then(|| ExitInfo {
+            code: None,
+            message: Some("the VMM ended unexpectedly; see the vmm log".to_owned()),
+        });
+        self.record_down(unexplained).await;
+        self.show();
+    }
+
+    pub(super) async fn clear_intent(&mut self) {
+        let cleared = self
+            .save(|record, _| {
+                record.intent = None;
+                Ok(())
+            })
+            .await;
+        if let Err(error) = cleared {
+            warn!(instance = %self.id, why = %chain(&error), "cannot record the end of an operation");
+        }
+    }
+}
+
+/// Waits for the agent, and lets it start the program unless it has done so.
+async fn come_up(vm: Arc<dyn Vm>, mut spec: StartSpec) -> Result<Up, OpError> {
+    let stream = vm.dial(BOOT_DEADLINE).await?;
+    let (link, events) = Link::connect(stream, BOOT_DEADLINE).await?;
+    match link.phase() {
+        GuestPhase::Waiting => {
+            if vm.status().await? == VmStatus::Shutdown {
+                return Err(guest::LinkError::Closed.into());
+            }
+            // The clock has gone on while the guest booted.
+            spec.wall_clock_ns = identity::wall_clock_ns();
+            link.start(spec, BOOT_DEADLINE).await?;
+        }
+        GuestPhase::Started { .. } | GuestPhase::Exited(_) => {}
+    }
+    Ok(Up { link, events })
+}

@@ -1,0 +1,144 @@
+//! What an instance's actor can be told, and how it answers.
+
+use model::{ForkAsk, InstanceId, InstanceRecord, Name, PostFork, Tags, Target};
+use std::collections::BTreeMap;
+use tokio::sync::oneshot;
+
+use super::OpError;
+
+/// Most requests that may wait for one instance; further ones are told to come back.
+pub(super) const MAILBOX: usize = 64;
+
+/// New entrypoint and cmd for a start; none = as they are.
+#[derive(Debug, Clone, Default)]
+pub struct StartOverrides {
+    /// Replaces the entrypoint, for good.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the cmd, for good.
+    pub cmd: Option<Vec<String>>,
+}
+
+impl StartOverrides {
+    pub(super) fn any(&self) -> bool {
+        self.entrypoint.is_some() || self.cmd.is_some()
+    }
+}
+
+/// Changes to a record that touch no machine.
+#[derive(Debug, Clone, Default)]
+pub struct Patch {
+    /// New expiry; the inner none = never.
+    pub expires_at: Option<Option<model::UnixMillis>>,
+    /// New tags.
+    pub tags: Option<Tags>,
+    /// Environment of later starts, merged.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A fork request, checked for form.
+#[derive(Debug, Clone)]
+pub struct ForkOrder {
+    /// What the rules look at.
+    pub ask: ForkAsk,
+    /// Name of the fork, or prefix of their names.
+    pub name: String,
+    /// Environment to add.
+    pub env: BTreeMap<String, String>,
+    /// Tags to add.
+    pub tags: Tags,
+    /// Replaces the source's hook.
+    pub post_fork: Option<PostFork>,
+    /// Whose spec the forks inherit, when that is not the memory's owner.
+    pub heir_of: Option<Box<InstanceRecord>>,
+}
+
+/// A command to an actor.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Make the disk and boot for the first time.
+    Create,
+    /// Boot.
+    Start(StartOverrides),
+    /// Power off.
+    Stop,
+    /// Write a memory image and end the VMM.
+    Standby,
+    /// Wake.
+    Restore,
+    /// Mark as template.
+    Promote,
+    /// Unmark.
+    Demote,
+    /// Record forks and hand their bytes over.
+    Fork(Box<ForkOrder>),
+    /// Be the fork that the record describes.
+    BecomeFork(Birth),
+    /// Change the record.
+    Update(Patch),
+    /// Go away; politely if `graceful`.
+    Delete {
+        /// Ask the program to end first.
+        graceful: bool,
+    },
+}
+
+/// How a fork comes to life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Birth {
+    /// How its RAM uses the image; none = there is no memory, only a disk.
+    pub ram: Option<hypervisor::RamUse>,
+    /// Where it is brought.
+    pub target: Target,
+}
+
+/// A fork that is recorded and owns its bytes, or why it could not be made.
+pub(super) struct ForkSlot {
+    /// Its name.
+    pub name: Name,
+    /// Its record and how it is born.
+    pub made: Result<(InstanceRecord, Birth), OpError>,
+}
+
+/// What an actor answers.
+pub(super) enum Outcome {
+    /// It is done, or was so already.
+    Done,
+    /// The forks to bring to life.
+    Forks(Vec<ForkSlot>),
+}
+
+/// A command with the way back to whoever sent it.
+pub(super) struct Envelope {
+    /// What to do.
+    pub command: Command,
+    /// Where the answer goes; nobody may be listening any more.
+    pub reply: oneshot::Sender<Result<Outcome, OpError>>,
+}
+
+/// What remains of an instance for the fork service: its id and its answer.
+#[derive(Debug)]
+pub struct ForkResult {
+    /// The name that was asked for.
+    pub name: Name,
+    /// The fork, or why there is none.
+    pub outcome: Result<InstanceId, OpError>,
+}
+
+impl Command {
+    /// The operation's name in logs and metrics.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Start(_) => "start",
+            Self::Stop => "stop",
+            Self::Standby => "standby",
+            Self::Restore => "restore",
+            Self::Promote => "promote",
+            Self::Demote => "demote",
+            Self::Fork(_) => "fork",
+            Self::BecomeFork(_) => "become-fork",
+            Self::Update(_) => "update",
+            Self::Delete { .. } => "delete",
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What every instance's actor works with. Built once, by the composition root.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hypervisor::Driver;
+use images::ImageStore;
+use memory::Verified;
+use model::UnixMillis;
+
+use super::layout::Layout;
+use crate::store::Store;
+
+/// How long a guest may take from power-on to its program's start. Emulated
+/// guests on a busy host need tens of seconds.
+pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(180);
+/// How long a woken guest may take to answer with its new identity.
+pub(crate) const RESUME_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the guest's file systems may take to be written out before a standby.
+pub(crate) const QUIESCE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the program has between its stop signal and the kill.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long the guest may take to power off after its program is gone.
+pub(crate) const POWER_OFF_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Kernel and initrd that machines boot with.
+#[derive(Debug, Clone)]
+pub struct BootFiles {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initrd with the agent.
+    pub initrd: PathBuf,
+}
+
+/// The parts that actors share.
+pub struct Context {
+    /// The records.
+    pub store: Arc<Store>,
+    /// Root images.
+    pub images: Arc<ImageStore>,
+    /// What is known to be intact already, shared with the driver.
+    pub verified: Verified,
+    /// The VMM driver.
+    pub driver: Arc<dyn Driver>,
+    /// The data directory.
+    pub layout: Layout,
+    /// What machines boot with; none until `coppice setup` was run.
+    pub boot: Option<BootFiles>,
+    /// Forks and restores that may be started at one time.
+    pub starts: tokio::sync::Semaphore,
+    /// The wall clock.
+    pub now: fn() -> UnixMillis,
+}

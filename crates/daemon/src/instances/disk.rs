@@ -1,0 +1,152 @@
+//! The disk chain of an instance: an empty formatted disk at the bottom, frozen
+//! copy-on-write overlays of earlier lives above it, one writable overlay on top.
+//!
+//! All files of the chain lie in the instance's own directory as hard links; only the
+//! top is ever opened for writing. Files are numbered from the bottom: `0.raw`,
+//! `1.qcow2`, …
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hypervisor::{DiskFile, DiskFormat, disk};
+use memory::{Image, copy_sparse};
+
+use super::OpError;
+use super::layout::{InstanceDir, Layout};
+
+/// Overlays that may lie on the base before the newest is copied instead of covered
+/// by another one: each further layer costs every read a look-up.
+const MAX_OVERLAYS: usize = 4;
+
+fn layer_path(dir: &Path, index: usize, format: DiskFormat) -> PathBuf {
+    dir.join(match format {
+        DiskFormat::Raw => format!("{index}.raw"),
+        DiskFormat::Qcow2 => format!("{index}.qcow2"),
+    })
+}
+
+/// Makes the disk of a new instance.
+pub(super) fn fresh(layout: &Layout, dir: &InstanceDir, size_bytes: u64) -> Result<(), OpError> {
+    let blank = blank(layout, size_bytes)?;
+    let disk_dir = emptied(&dir.disk())?;
+    let bottom = layer_path(&disk_dir, 0, DiskFormat::Raw);
+    fs::hard_link(&blank, &bottom).map_err(OpError::disk("cannot link the blank disk"))?;
+    add_top(&disk_dir, 1, size_bytes)
+}
+
+/// The blank disk of a size; formatted when it is first needed.
+fn blank(layout: &Layout, size_bytes: u64) -> Result<PathBuf, OpError> {
+    let path = layout.blank_disk(size_bytes);
+    if path.exists() {
+        return Ok(path);
+    }
+    let parent = path.parent().unwrap_or(layout.root());
+    fs::create_dir_all(parent).map_err(OpError::disk("cannot create the directory of disks"))?;
+    // Two creators may format at once: each its own file, the rename decides.
+    let temporary = parent.join(format!(".{}.tmp", crate::entropy::id_text()));
+    let made = disk::format_ext4(&temporary, size_bytes)
+        .map_err(OpError::from)
+        .and_then(|()| {
+            fs::rename(&temporary, &path).map_err(OpError::disk("cannot keep a blank disk"))
+        });
+    if made.is_err() {
+        // Nothing else knows the name, and the first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    made.map(|()| path)
+}
+
+/// Makes the disk of a machine that wakes from, or is forked from, `image`: its frozen
+/// chain, hard-linked, and a new top.
+pub(super) fn from_image(dir: &InstanceDir, image: &Image) -> Result<(), OpError> {
+    let disks = &image.manifest().disks;
+    let layers: Vec<DiskFile> = disks
+        .iter()
+        .enumerate()
+        .map(|(position, disk)| DiskFile {
+            path: image.disk_path(position),
+            format: disk.format,
+        })
+        .collect();
+    let size = disks.last().map_or(0, |disk| disk.virtual_bytes);
+    stack_on(&emptied(&dir.disk())?, &layers, size)
+}
+
+/// Makes the disk of a fork of a stopped machine whose chain lies in `source`. The
+/// source's top stays writable, so it is copied, never shared.
+pub(super) fn copy_of(source: &InstanceDir, dir: &InstanceDir) -> Result<(), OpError> {
+    let layers = chain(source)?;
+    let disk_dir = emptied(&dir.disk())?;
+    let last = layers.len().saturating_sub(1);
+    for (index, layer) in layers.iter().enumerate() {
+        let target = layer_path(&disk_dir, index, layer.format);
+        if index < last {
+            fs::hard_link(&layer.path, &target)
+                .map_err(OpError::disk("cannot link a disk layer"))?;
+        } else {
+            copy_sparse(&layer.path, &target).map_err(OpError::disk("cannot copy the disk"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The chain as it lies there, bottom first.
+pub(super) fn chain(dir: &InstanceDir) -> Result<Vec<DiskFile>, OpError> {
+    let disk_dir = dir.disk();
+    let mut layers = Vec::new();
+    loop {
+        let found = [DiskFormat::Raw, DiskFormat::Qcow2]
+            .into_iter()
+            .map(|format| DiskFile {
+                path: layer_path(&disk_dir, layers.len(), format),
+                format,
+            })
+            .find(|layer| layer.path.exists());
+        match found {
+            Some(layer) => layers.push(layer),
+            None if layers.is_empty() => {
+                return Err(OpError::disk("the instance's disk is gone")(
+                    std::io::ErrorKind::NotFound.into(),
+                ));
+            }
+            None => return Ok(layers),
+        }
+    }
+}
+
+fn stack_on(disk_dir: &Path, layers: &[DiskFile], size_bytes: u64) -> Result<(), OpError> {
+    let copy_newest = layers.len() > MAX_OVERLAYS;
+    let last = layers.len().saturating_sub(1);
+    for (index, layer) in layers.iter().enumerate() {
+        let target = layer_path(disk_dir, index, layer.format);
+        if copy_newest && index == last {
+            return copy_sparse(&layer.path, &target)
+                .map(drop)
+                .map_err(OpError::disk("cannot copy the newest disk layer"));
+        }
+        fs::hard_link(&layer.path, &target).map_err(OpError::disk("cannot link a disk layer"))?;
+    }
+    add_top(disk_dir, layers.len(), size_bytes)
+}
+
+fn add_top(disk_dir: &Path, index: usize, size_bytes: u64) -> Result<(), OpError> {
+    disk::create_overlay(&layer_path(disk_dir, index, DiskFormat::Qcow2), size_bytes)
+        .map_err(OpError::disk("cannot create the writable disk layer"))
+}
+
+fn emptied(dir: &Path) -> Result<PathBuf, OpError> {
+    remove_tree(dir)?;
+    fs::create_dir_all(dir).map_err(OpError::disk("cannot create the disk directory"))?;
+    Ok(dir.to_owned())
+}
+
+/// Removes a directory with all it holds; one that is not there is fine.
+pub(super) fn remove_tree(dir: &Path) -> Result<(), OpError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(OpError::disk(format!(
+            "cannot remove {}",
+            dir.display()
+        ))(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,261 @@
+//! Making forks: the part that happens in the source's turn.
+//!
+//! In order: decide (pure), capture if the source runs, record all forks in one
+//! transaction together with a promotion, then give each fork its bytes (hard links).
+//! When the turn ends every fork owns what it needs; nothing the source does later can
+//! take it away. The forks then come to life in actors of their own, side by side.
+
+use hypervisor::RamUse;
+use memory::{How, Image};
+use model::{
+    ForkMode, ForkPlan, ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, MemoryOrigin,
+    Name, Target, VmmFact, fork_names, inherit, plan_fork,
+};
+use tracing::warn;
+
+use super::actor::Actor;
+use super::command::{Birth, ForkOrder, ForkSlot};
+use super::layout::InstanceDir;
+use super::standby::{blocking, blocking_op};
+use super::{OpError, chain, disk};
+use crate::entropy;
+use crate::store::{ForkRow, StoreError};
+
+impl Actor {
+    /// Records the forks of one request and hands them their bytes.
+    pub(super) async fn make_forks(&mut self, order: ForkOrder) -> Result<Vec<ForkSlot>, OpError> {
+        self.look().await;
+        let plan = plan_fork(order.ask, self.state())?;
+        let names = fork_names(&order.name, plan.count)?;
+        match plan.mode {
+            ForkMode::Share { .. } => {
+                self.ensure_hold().await?;
+                let image = self.record.standby.clone().ok_or(OpError::NotFound)?;
+                self.fork_from_image(&order, plan, names, Some(image)).await
+            }
+            ForkMode::Copy => {
+                let image = self.record.standby.clone().ok_or(OpError::NotFound)?;
+                self.fork_from_image(&order, plan, names, Some(image)).await
+            }
+            ForkMode::Disk => self.fork_from_image(&order, plan, names, None).await,
+            ForkMode::Capture => self.fork_running(&order, plan, names).await,
+        }
+    }
+
+    /// Captures the running machine, forks from the capture, and removes it. The source
+    /// runs on whatever happens to the forks.
+    async fn fork_running(
+        &mut self,
+        order: &ForkOrder,
+        plan: ForkPlan,
+        names: Vec<Name>,
+    ) -> Result<Vec<ForkSlot>, OpError> {
+        let image = entropy::image_id();
+        self.save(|record, _| {
+            record.intent = Some(Intent::Capture);
+            Ok(())
+        })
+        .await?;
+        let captured = self.capture_running(&image).await;
+        self.clear_intent().await;
+        let result = match captured {
+            Ok(()) => {
+                self.fork_from_image(order, plan, names, Some(image.clone()))
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = disk::remove_tree(&self.dir.image(&image)) {
+            warn!(instance = %self.id, why = %chain(&error), "a capture is left for the next sweep");
+        }
+        result
+    }
+
+    /// The guest stands still only while its state and its changed pages are copied;
+    /// hashing and writing to the disk happen when it runs again.
+    async fn capture_running(&mut self, image: &ImageId) -> Result<(), OpError> {
+        self.quiesce().await;
+        let vm = self.running_vm()?;
+        let began = std::time::Instant::now();
+        vm.pause().await?;
+        self.vmm = VmmFact::Paused;
+        self.show_busy();
+        let captured = self.capture(&vm, image, How::Copy).await;
+        let resumed = vm.resume().await;
+        crate::metrics::source_paused(began.elapsed());
+        self.journal.note(&format!(
+            "paused for a fork for {} ms",
+            began.elapsed().as_millis()
+        ));
+        self.look().await;
+        self.show_busy();
+        resumed?;
+        let (draft, facts) = captured?;
+        blocking(move || draft.finish(facts)).await?;
+        Ok(())
+    }
+
+    async fn fork_from_image(
+        &mut self,
+        order: &ForkOrder,
+        plan: ForkPlan,
+        names: Vec<Name>,
+        image: Option<ImageId>,
+    ) -> Result<Vec<ForkSlot>, OpError> {
+        let rows = self
+            .record_forks(order, plan, names, image.as_ref())
+            .await?;
+        let source = self.dir.clone();
+        let layout = self.ctx.layout.clone();
+        let birth = birth(plan);
+        let slots = blocking_op(move || {
+            Ok(rows
+                .into_iter()
+                .map(|row| {
+                    let dir = layout.instance(&row.record.id);
+                    let name = row.record.name.clone();
+                    let made = match row.refused {
+                        Some(error) => Err(error.into()),
+                        None => hand_over(&source, image.as_ref(), &dir, plan.target)
+                            .map(|()| (row.record.clone(), birth)),
+                    };
+                    (row.record, ForkSlot { name, made })
+                })
+                .collect::<Vec<_>>())
+        })
+        .await?;
+        let mut answer = Vec::with_capacity(slots.len());
+        for (record, slot) in slots {
+            if matches!(&slot.made, Err(error) if !matches!(error, OpError::NameTaken(_))) {
+                self.unmake(&record).await;
+            }
+            answer.push(slot);
+        }
+        Ok(answer)
+    }
+
+    /// One transaction: the promotion, if the plan has one, and every fork's record.
+    async fn record_forks(
+        &mut self,
+        order: &ForkOrder,
+        plan: ForkPlan,
+        names: Vec<Name>,
+        image: Option<&ImageId>,
+    ) -> Result<Vec<ForkRow>, OpError> {
+        let now = (self.ctx.now)();
+        let parent = matches!(plan.mode, ForkMode::Share { .. }).then(|| self.id.clone());
+        let mut heir_of = order.heir_of.as_deref().unwrap_or(&self.record).clone();
+        // Memory fits only the machine that it was taken from.
+        heir_of.spec.size = self.record.spec.size;
+        heir_of.spec.vcpus = self.record.spec.vcpus;
+        heir_of.spec.overlay_size = self.record.spec.overlay_size;
+        let records = names
+            .into_iter()
+            .map(|name| {
+                let id = entropy::instance_id();
+                let memory = memory_of(plan, image);
+                let mut record = inherit(&heir_of, id, name, parent.clone(), memory, now);
+                record.spec.env.extend(order.env.clone());
+                record.spec.tags.extend(order.tags.clone());
+                if order.post_fork.is_some() {
+                    record.spec.post_fork.clone_from(&order.post_fork);
+                }
+                record
+            })
+            .collect();
+        let source = self.id.clone();
+        let expected = self.record.clone();
+        let (record, rows) = self
+            .ctx
+            .store
+            .run(move |store| {
+                store.insert_forks(
+                    &source,
+                    |record| settle_source(record, &expected, plan),
+                    records,
+                )
+            })
+            .await?;
+        self.record = record;
+        Ok(rows)
+    }
+
+    /// Removes a fork that was recorded but got no bytes.
+    async fn unmake(&self, record: &InstanceRecord) {
+        let dir = self.ctx.layout.instance(&record.id);
+        let id: InstanceId = record.id.clone();
+        if let Err(error) = disk::remove_tree(dir.root()) {
+            warn!(instance = %id, why = %chain(&error), "files of a failed fork are left for the next sweep");
+        }
+        let removed = self.ctx.store.run(move |store| store.remove(&id)).await;
+        if let Err(error) = removed {
+            warn!(instance = %record.id, why = %chain(&error), "the record of a failed fork is left for the next start");
+        }
+    }
+}
+
+/// Checks, inside the transaction, that the source is what the decision was made on,
+/// and promotes it if the plan says so.
+fn settle_source(
+    record: &mut InstanceRecord,
+    expected: &InstanceRecord,
+    plan: ForkPlan,
+) -> Result<(), StoreError> {
+    let same = record.template == expected.template
+        && record.standby == expected.standby
+        && record.intent == expected.intent;
+    if !same {
+        return Err(model::Refusal::state("the source changed while it was being forked").into());
+    }
+    if plan.mode == (ForkMode::Share { promote: true }) {
+        record.template = true;
+    }
+    Ok(())
+}
+
+fn memory_of(plan: ForkPlan, image: Option<&ImageId>) -> MemoryOrigin {
+    let mode = match (plan.mode, plan.target) {
+        (_, Target::Stopped) | (ForkMode::Disk, _) => return MemoryOrigin::booted(),
+        (ForkMode::Copy, _) => MemoryMode::Copied,
+        (ForkMode::Share { .. } | ForkMode::Capture, _) => MemoryMode::Shared,
+    };
+    MemoryOrigin {
+        mode,
+        image_id: image.cloned(),
+    }
+}
+
+fn birth(plan: ForkPlan) -> Birth {
+    let ram = match (plan.mode, plan.target) {
+        (_, Target::Stopped) | (ForkMode::Disk, _) => None,
+        (ForkMode::Share { .. }, _) => Some(RamUse::Fork),
+        (ForkMode::Copy, _) => Some(RamUse::Copied),
+        (ForkMode::Capture, _) => Some(RamUse::Own),
+    };
+    Birth {
+        ram,
+        target: plan.target,
+    }
+}
+
+/// Gives a fork its own links to the bytes it is made of.
+fn hand_over(
+    source: &InstanceDir,
+    image: Option<&ImageId>,
+    dir: &InstanceDir,
+    target: Target,
+) -> Result<(), OpError> {
+    for part in [dir.run(), dir.logs(), dir.memory()] {
+        std::fs::create_dir_all(part)
+            .map_err(OpError::disk("cannot create the fork's directory"))?;
+    }
+    let Some(image) = image else {
+        return disk::copy_of(source, dir);
+    };
+    let image_source = Image::open(&source.image(image))?;
+    if target == Target::Stopped {
+        return disk::from_image(dir, &image_source);
+    }
+    image_source.link_into(&dir.image(image))?;
+    Ok(())
+}

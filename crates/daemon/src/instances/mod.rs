@@ -1,0 +1,36 @@
+//! Instances: the public handle to all of them.
+//!
+//! Reading goes through published snapshots and the records; every change goes through
+//! the mailbox of the instance's actor. This module knows neither HTTP nor JSON.
+
+mod actor;
+mod birth;
+mod boot;
+mod command;
+mod context;
+mod create;
+mod disk;
+mod error;
+mod fanout;
+mod fork;
+mod identity;
+mod journal;
+mod layout;
+mod published;
+mod recover;
+mod registry;
+mod standby;
+mod stop;
+mod sweep;
+mod template;
+mod update;
+mod view;
+
+pub use command::{ForkOrder, ForkResult, Patch, StartOverrides};
+pub use context::{BootFiles, Context};
+pub use error::{OpError, chain};
+pub use layout::{InstanceDir, Layout, LogSource};
+pub use published::Published;
+pub use registry::Instances;
+pub use sweep::Swept;
+pub use view::{Listed, View, WaitOutcome};

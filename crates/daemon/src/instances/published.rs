@@ -1,0 +1,31 @@
+//! What an instance's actor shows to everybody else: a snapshot with a generation
+//! number, replaced whole on every change. Readers never ask the actor.
+
+use std::sync::Arc;
+
+use guest::Link;
+use hypervisor::Vm;
+use model::{PhaseClock, State};
+
+/// The published snapshot of one instance.
+#[derive(Clone)]
+pub struct Published {
+    /// Rises with every change.
+    pub generation: u64,
+    /// The derived state.
+    pub state: State,
+    /// What is wrong, in [`State::Unknown`].
+    pub state_error: Option<String>,
+    /// An operation is under way.
+    pub busy: bool,
+    /// The record is gone: the last snapshot there will be.
+    pub deleted: bool,
+    /// Time in each state.
+    pub phases: PhaseClock,
+    /// The line to the agent, while there is one.
+    pub link: Option<Link>,
+    /// The VM, while there is one.
+    pub vm: Option<Arc<dyn Vm>>,
+    /// Bytes of template memory that are held loaded for forks.
+    pub held_bytes: u64,
+}

@@ -1,0 +1,144 @@
+//! After a restart: each actor compares its record with what it finds, and finishes or
+//! undoes what was under way. The decision is `model::repair`; here are the deeds.
+
+use memory::Image;
+use model::{ExitInfo, ImageId, Intent, Repair, Survivor, VmmFact, repair};
+use tracing::{info, warn};
+
+use super::actor::Actor;
+use super::standby::resume_guest;
+use super::{OpError, chain, disk, identity};
+
+impl Actor {
+    /// Brings the actor in step with the world. Afterwards the instance is as if the
+    /// daemon had never been away, or as if the operation had never been asked for.
+    pub(super) async fn recover(&mut self) {
+        match self.ctx.driver.adopt(&self.dir.run()).await {
+            Ok(vm) => self.vm = vm,
+            Err(error) => {
+                warn!(instance = %self.id, why = %chain(&error), "cannot adopt the VMM");
+            }
+        }
+        self.look().await;
+        let survivor = match self.vmm {
+            VmmFact::Absent => Survivor::None,
+            VmmFact::Running => Survivor::Running,
+            VmmFact::Paused | VmmFact::Created => Survivor::Halted,
+            VmmFact::Shutdown => Survivor::PoweredOff,
+            VmmFact::Unreadable(_) => Survivor::Silent,
+        };
+        let intent = self.record.intent.clone();
+        let complete = matches!(&intent, Some(Intent::Standby { image })
+            if Image::open(&self.dir.image(image)).is_ok());
+        let repair = repair(intent.as_ref(), survivor, complete);
+        if survivor != Survivor::None || intent.is_some() {
+            info!(instance = %self.id, ?survivor, ?intent, ?repair, "recovering");
+            self.journal.note(&format!("daemon restarted: {repair:?}"));
+        }
+        if let Err(error) = self.mend(repair, intent).await {
+            warn!(instance = %self.id, why = %chain(&error), ?repair, "recovery failed");
+        }
+        self.drop_unused_images();
+        self.show();
+    }
+
+    async fn mend(&mut self, repair: Repair, intent: Option<Intent>) -> Result<(), OpError> {
+        match repair {
+            Repair::Adopt => self.adopt().await,
+            Repair::FinishBringUp if intent == Some(Intent::Restore) => self.finish_restore().await,
+            Repair::FinishBringUp => {
+                self.reconnect().await;
+                Ok(())
+            }
+            Repair::BootAgain => {
+                self.end_vm().await;
+                // A first boot may have died before its disk was made; a later one has
+                // a disk, and if that is gone the boot must fail rather than start empty.
+                if self.record.started_at.is_none() && disk::chain(&self.dir).is_err() {
+                    self.make_directories()?;
+                    disk::fresh(
+                        &self.ctx.layout,
+                        &self.dir,
+                        self.record.spec.overlay_size.bytes(),
+                    )?;
+                }
+                self.boot_or_undo().await
+            }
+            Repair::FinishStandby => match intent {
+                Some(Intent::Standby { image }) => self.finish_standby(&image).await,
+                _ => Ok(()),
+            },
+            Repair::ResumeGuest => {
+                self.wake_paused().await;
+                self.clear_intent().await;
+                self.reconnect().await;
+                Ok(())
+            }
+            Repair::BackToStandby => {
+                self.back_to_standby().await;
+                Ok(())
+            }
+            Repair::FinishStop => {
+                self.end_vm().await;
+                self.record_down(None).await;
+                Ok(())
+            }
+            Repair::Remove => self.remove_for_good().await,
+        }
+    }
+
+    /// Keeps a VM that runs; notes the end of one that ended while nobody looked.
+    async fn adopt(&mut self) -> Result<(), OpError> {
+        if self.vm.is_some() {
+            if self.vmm == VmmFact::Running {
+                self.reconnect().await;
+            }
+            return Ok(());
+        }
+        let was_up = self.record.standby.is_none()
+            && self.record.started_at.is_some()
+            && self.record.stopped_at < self.record.started_at;
+        if was_up {
+            let unexplained = self.record.exit.is_none().then(|| ExitInfo {
+                code: None,
+                message: Some("the VMM ended while the daemon was away".to_owned()),
+            });
+            self.record_down(unexplained).await;
+        }
+        Ok(())
+    }
+
+    /// The VM woke, but nobody knows whether its guest took the identity: give it again.
+    async fn finish_restore(&mut self) -> Result<(), OpError> {
+        let (Some(vm), Some(image)) = (self.vm.clone(), self.record.standby.clone()) else {
+            self.back_to_standby().await;
+            return Ok(());
+        };
+        let image_record = self.image_record().await?;
+        let identity = identity::identity(&self.record, &image_record, false);
+        match resume_guest(&vm, identity).await {
+            Ok(up) => {
+                self.take_guest(up);
+                self.record_awake(image).await
+            }
+            Err(error) => {
+                self.back_to_standby().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Drafts, captures and images that nothing refers to any more.
+    fn drop_unused_images(&self) {
+        let keep: Option<&ImageId> = self.record.standby.as_ref().or(self.record.base.as_ref());
+        self.drop_images(keep);
+    }
+
+    pub(super) fn make_directories(&self) -> Result<(), OpError> {
+        for part in [self.dir.run(), self.dir.logs(), self.dir.memory()] {
+            std::fs::create_dir_all(part)
+                .map_err(OpError::disk("cannot create the instance's directory"))?;
+        }
+        Ok(())
+    }
+}

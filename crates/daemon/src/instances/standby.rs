@@ -1,0 +1,278 @@
+//! Going to sleep and waking up.
+
+use hypervisor::{RamUse, RestorePlan, Vm, Wake};
+use memory::{Draft, How, Image, ManifestFacts, NewDisk};
+use model::{ImageId, Intent, VmmFact};
+use protocol::Identity;
+use std::sync::Arc;
+use tracing::warn;
+
+use super::actor::{Actor, Up};
+use super::context::{QUIESCE_DEADLINE, RESUME_DEADLINE};
+use super::{OpError, chain, disk, identity};
+use crate::entropy;
+
+impl Actor {
+    /// Running → Paused → Standby. Until the image is complete and recorded the VMM is
+    /// kept, so that a failure at any point leaves the machine running as before.
+    pub(super) async fn standby(&mut self) -> Result<(), OpError> {
+        let image = entropy::image_id();
+        let intent = Intent::Standby {
+            image: image.clone(),
+        };
+        self.save(move |record, _| {
+            record.intent = Some(intent);
+            Ok(())
+        })
+        .await?;
+        match self.write_image(&image).await {
+            Ok(()) => self.finish_standby(&image).await,
+            Err(error) => {
+                self.resume_after_failure(&image).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn write_image(&mut self, image: &ImageId) -> Result<(), OpError> {
+        self.quiesce().await;
+        let vm = self.running_vm()?;
+        vm.pause().await?;
+        self.vmm = VmmFact::Paused;
+        self.show_busy();
+        let (draft, facts) = self.capture(&vm, image, How::Link).await?;
+        blocking(move || draft.finish(facts)).await?;
+        Ok(())
+    }
+
+    /// Writes the paused machine into a draft: device state, RAM and disk chain.
+    pub(super) async fn capture(
+        &mut self,
+        vm: &Arc<dyn Vm>,
+        image: &ImageId,
+        top: How,
+    ) -> Result<(Draft, ManifestFacts), OpError> {
+        let snapshots = vm.snapshots().ok_or_else(|| {
+            OpError::HostNotReady("this VMM cannot write memory images".to_owned())
+        })?;
+        let dir = self.dir.image(image);
+        let id = image_id(image);
+        let verified = self.ctx.verified.clone();
+        std::fs::create_dir_all(self.dir.memory()).map_err(OpError::disk(
+            "cannot create the directory of memory images",
+        ))?;
+        let mut draft = blocking(move || Draft::create(&dir, id, &verified)).await?;
+        let machine = match snapshots.capture(&mut draft).await {
+            Ok(captured) => captured.machine,
+            Err(error) => {
+                draft.abandon();
+                return Err(error.into());
+            }
+        };
+        let layers = disk::chain(&self.dir)?;
+        let size = self.record.spec.overlay_size.bytes();
+        let draft = blocking(move || add_disks(draft, &layers, size, top)).await?;
+        let facts = ManifestFacts {
+            machine,
+            root_digest: self.record.spec.image_digest.clone(),
+        };
+        Ok((draft, facts))
+    }
+
+    /// The image is complete: from here on the machine is asleep, whatever happens.
+    pub(super) async fn finish_standby(&mut self, image: &ImageId) -> Result<(), OpError> {
+        let standby = image.clone();
+        let now = (self.ctx.now)();
+        self.save(move |record, _| {
+            record.intent = None;
+            record.standby = Some(standby);
+            record.base = None;
+            record.stopped_at = Some(now);
+            Ok(())
+        })
+        .await?;
+        self.end_vm().await;
+        self.drop_images(Some(image));
+        disk::remove_tree(&self.dir.disk())
+    }
+
+    /// Removes what was written of `image` and lets the machine run on.
+    pub(super) async fn resume_after_failure(&mut self, image: &ImageId) {
+        if let Err(error) = disk::remove_tree(&self.dir.image(image)) {
+            warn!(instance = %self.id, why = %chain(&error), "a draft is left for the next sweep");
+        }
+        self.wake_paused().await;
+        self.clear_intent().await;
+    }
+
+    pub(super) async fn wake_paused(&mut self) {
+        self.look().await;
+        if let (Some(vm), VmmFact::Paused) = (self.vm.clone(), &self.vmm)
+            && let Err(error) = vm.resume().await
+        {
+            warn!(instance = %self.id, why = %chain(&error), "the machine could not be resumed");
+        }
+        self.look().await;
+    }
+
+    /// Has the guest write its file systems out, so that the disk alone is good for a
+    /// fork that boots from it. A guest that does not answer sleeps all the same: its
+    /// unwritten data is in the image's RAM.
+    pub(super) async fn quiesce(&self) {
+        if let Some(link) = &self.link
+            && let Err(error) = link.quiesce(QUIESCE_DEADLINE).await
+        {
+            warn!(instance = %self.id, why = %chain(&error), "the guest did not quiesce");
+        }
+    }
+
+    pub(super) fn running_vm(&self) -> Result<Arc<dyn Vm>, OpError> {
+        self.vm.clone().ok_or(OpError::NotFound)
+    }
+
+    /// Standby → Paused → Running.
+    pub(super) async fn restore(&mut self) -> Result<(), OpError> {
+        self.save(|record, _| {
+            record.intent = Some(Intent::Restore);
+            Ok(())
+        })
+        .await?;
+        let Some(image) = self.record.standby.clone() else {
+            return Err(OpError::NotFound);
+        };
+        match self.wake(&image, RamUse::Own, false).await {
+            Ok(()) => self.record_awake(image).await,
+            Err(error) => {
+                self.back_to_standby().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends what runs of a half-woken machine. Its image is untouched.
+    pub(super) async fn back_to_standby(&mut self) {
+        self.end_vm().await;
+        if let Err(error) = disk::remove_tree(&self.dir.disk()) {
+            warn!(instance = %self.id, why = %chain(&error), "disk links are left");
+        }
+        self.clear_intent().await;
+    }
+
+    /// The machine runs on `image` now: it is no longer what it would wake from.
+    pub(super) async fn record_awake(&mut self, image: ImageId) -> Result<(), OpError> {
+        let now = (self.ctx.now)();
+        self.save(move |record, _| {
+            record.intent = None;
+            record.standby = None;
+            record.base = Some(image);
+            record.started_at = Some(now);
+            record.exit = None;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Brings the machine of an own image up to the point where its agent has taken the
+    /// identity. With `new_machine` that includes the hook of a fork.
+    pub(super) async fn wake(
+        &mut self,
+        image: &ImageId,
+        ram: RamUse,
+        new_machine: bool,
+    ) -> Result<(), OpError> {
+        let ctx = Arc::clone(&self.ctx);
+        let permit = ctx.starts.acquire().await;
+        let image_record = self.image_record().await?;
+        let root = self.root_disk(&image_record)?;
+        let dir = self.dir.clone();
+        let image_dir = self.dir.image(image);
+        let (image_dir, disk) = blocking_op(move || {
+            let image = Image::open(&image_dir)?;
+            disk::from_image(&dir, &image)?;
+            Ok((image_dir, disk::chain(&dir)?))
+        })
+        .await?;
+        let plan = RestorePlan {
+            name: self.id.to_string(),
+            run_dir: self.dir.run(),
+            image_dir,
+            root,
+            disk,
+            logs: self.log_files(),
+            ram,
+            wake: Wake::Running,
+        };
+        let vm = self.ctx.driver.restore(plan).await?;
+        self.vm = Some(Arc::clone(&vm));
+        self.vmm = VmmFact::Paused;
+        self.show_busy();
+        let identity = identity::identity(&self.record, &image_record, new_machine);
+        let up = resume_guest(&vm, identity).await?;
+        drop(permit);
+        self.look().await;
+        self.take_guest(up);
+        Ok(())
+    }
+}
+
+/// One round trip: connect, take the identity, answer "ready".
+pub(super) async fn resume_guest(vm: &Arc<dyn Vm>, identity: Identity) -> Result<Up, OpError> {
+    let has_hook = identity.post_fork.is_some();
+    let stream = vm.dial(RESUME_DEADLINE).await?;
+    match guest::Link::connect_and_resume(stream, identity, RESUME_DEADLINE).await {
+        Ok((link, events, _report)) => Ok(Up { link, events }),
+        Err(error) if has_hook && error.failure().is_some() => {
+            Err(OpError::PostFork(chain(&error)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn add_disks(
+    mut draft: Draft,
+    layers: &[hypervisor::DiskFile],
+    size: u64,
+    top: How,
+) -> Result<Draft, memory::ImageError> {
+    let last = layers.len().saturating_sub(1);
+    for (index, layer) in layers.iter().enumerate() {
+        let disk = NewDisk {
+            source: layer.path.clone(),
+            format: layer.format,
+            virtual_bytes: size,
+            how: if index == last { top } else { How::Link },
+        };
+        if let Err(error) = draft.add_disk(&disk) {
+            draft.abandon();
+            return Err(error);
+        }
+    }
+    Ok(draft)
+}
+
+/// The same id in the words of the memory crate.
+pub(super) fn image_id(id: &ImageId) -> memory::ImageId {
+    // Both crates parse the same form: 24 lower-case letters and digits, a letter first.
+    id.as_str().parse().expect("image ids have one form")
+}
+
+/// Runs file work off the event loop, to its end.
+pub(super) async fn blocking<T, F>(work: F) -> Result<T, OpError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, memory::ImageError> + Send + 'static,
+{
+    blocking_op(move || work().map_err(OpError::from)).await
+}
+
+/// As [`blocking`], for work with errors of this crate.
+pub(super) async fn blocking_op<T, F>(work: F) -> Result<T, OpError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, OpError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}

@@ -1,0 +1,59 @@
+//! Promotion and demotion: one transaction each, and the memory that is kept loaded
+//! for the forks to come.
+
+use model::{Operation, State, admit};
+
+use super::OpError;
+use super::actor::Actor;
+use crate::store::StoreError;
+
+impl Actor {
+    /// Standby → Template. The image is verified and loaded first: a template that
+    /// could not be forked would be no template.
+    pub(super) async fn promote(&mut self) -> Result<(), OpError> {
+        let state = self.state();
+        admit(Operation::Promote, state, 0)?;
+        self.ensure_hold().await?;
+        let saved = self
+            .save(move |record, forks| {
+                admit(Operation::Promote, state, forks).map_err(StoreError::from)?;
+                record.template = true;
+                Ok(())
+            })
+            .await;
+        if saved.is_err() {
+            self.hold = None;
+        }
+        saved
+    }
+
+    /// Template → Standby, unless forks live. Forks are counted in the same transaction,
+    /// so one that is being made either is counted or fails.
+    pub(super) async fn demote(&mut self) -> Result<(), OpError> {
+        let state = self.state();
+        self.save(move |record, forks| {
+            admit(Operation::Demote, state, forks).map_err(StoreError::from)?;
+            record.template = false;
+            Ok(())
+        })
+        .await?;
+        self.hold = None;
+        Ok(())
+    }
+
+    /// Loads the image for sharing, if it is not loaded.
+    pub(super) async fn ensure_hold(&mut self) -> Result<(), OpError> {
+        if self.hold.is_some() {
+            return Ok(());
+        }
+        let templates = self.ctx.driver.templates().ok_or_else(|| {
+            OpError::HostNotReady("this VMM cannot share memory between machines".to_owned())
+        })?;
+        if let (State::Standby | State::Template, Some(image)) =
+            (self.state(), self.record.standby.clone())
+        {
+            self.hold = Some(templates.hold(&self.dir.image(&image)).await?);
+        }
+        Ok(())
+    }
+}

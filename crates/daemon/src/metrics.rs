@@ -1,0 +1,70 @@
+//! The daemon's metrics, named in one place.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use model::State;
+
+/// Installs the recorder; the handle renders what was recorded.
+pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets(&[
+            0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+        ])?
+        .install_recorder()?;
+    describe_counter!(
+        "coppice_operations_total",
+        "Operations on instances, by outcome"
+    );
+    describe_histogram!("coppice_operation_seconds", "Time an operation took");
+    describe_histogram!("coppice_phase_seconds", "Time a part of an operation took");
+    describe_gauge!("coppice_instances", "Instances by state");
+    describe_counter!(
+        "coppice_http_requests_total",
+        "Requests by method, path and status"
+    );
+    describe_histogram!(
+        "coppice_http_request_seconds",
+        "Time to the first byte of the answer"
+    );
+    Ok(handle)
+}
+
+/// An operation ended.
+pub(crate) fn operation(name: &'static str, ok: bool, took: Duration) {
+    let outcome = if ok { "ok" } else { "error" };
+    counter!("coppice_operations_total", "operation" => name, "outcome" => outcome).increment(1);
+    histogram!("coppice_operation_seconds", "operation" => name).record(took.as_secs_f64());
+}
+
+/// A part of an operation ended.
+pub(crate) fn phase(operation: &'static str, phase: &'static str, took: Duration) {
+    histogram!("coppice_phase_seconds", "operation" => operation, "phase" => phase)
+        .record(took.as_secs_f64());
+}
+
+/// How long a running source stood still for a fork.
+pub(crate) fn source_paused(took: Duration) {
+    phase("fork", "source_paused", took);
+}
+
+/// How many instances are in each state.
+pub(crate) fn instances(count: impl Fn(State) -> u64) {
+    for state in State::ALL {
+        // Counts of instances are far below 2^52, where f64 would round.
+        #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+        gauge!("coppice_instances", "state" => state.as_str()).set(count(state) as f64);
+    }
+}
+
+/// A request was answered.
+pub(crate) fn request(method: String, path: String, status: u16, took: Duration) {
+    counter!(
+        "coppice_http_requests_total",
+        "method" => method.clone(), "path" => path.clone(), "status" => status.to_string()
+    )
+    .increment(1);
+    histogram!("coppice_http_request_seconds", "method" => method, "path" => path)
+        .record(took.as_secs_f64());
+}
