@@ -7,10 +7,11 @@ use std::rc::Rc;
 
 use tar::EntryType;
 
+use super::attributes::Attributes;
 use super::blob::{LayerBlob, LayerReader};
 use super::path::{EntryPath, PathProblem};
 use super::record::{Extensions, Record, RecordProblem};
-use super::tree::{Attributes, Tree, TreeProblem};
+use super::tree::{Tree, TreeProblem};
 use crate::{ImportError, Limit, Limits, Refusal};
 
 /// Marks in names by which a layer deletes from the ones below.
@@ -100,11 +101,11 @@ impl Layer<'_, '_> {
         let mut extensions = Extensions::default();
         for entry in entries {
             let mut entry = entry.map_err(Problem::Stream)?;
+            self.entry = String::from_utf8_lossy(&entry.header().path_bytes()).into_owned();
             self.budget.entries += 1;
             if self.budget.entries > self.budget.limits.entries {
                 return Err(Problem::Exceeds(Limit::Entries));
             }
-            self.entry = String::from_utf8_lossy(&entry.header().path_bytes()).into_owned();
             if extensions.absorb(&mut entry)? {
                 continue;
             }

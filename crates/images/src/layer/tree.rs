@@ -5,26 +5,20 @@
 //! `/` means the image's root and a `..` that would leave it is refused. One import uses a tree at a
 //! time, from one thread; nobody else knows the directory.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::attributes::{Attributes, proc_path, times};
+use super::walk::{self, file_type_at, open_directory};
 use crate::{Limits, Refusal};
-
-/// Links followed on the way to one entry; the kernel's own number.
-const MOST_LINKS: usize = 40;
-
-const DIRECTORY: OFlags = OFlags::PATH
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
 
 /// Files being put together from layers.
 pub(crate) struct Tree {
@@ -61,16 +55,6 @@ impl From<io::Error> for TreeProblem {
     }
 }
 
-/// Owner, mode, time and attributes of an entry.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Attributes<'a> {
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub mtime: i64,
-    pub extended: &'a [(Vec<u8>, Vec<u8>)],
-}
-
 /// A place in the tree: a directory that exists, and a name in it that may not.
 pub(super) struct Place {
     parent: OwnedFd,
@@ -99,7 +83,7 @@ impl Place {
 impl Tree {
     /// Takes an empty directory.
     pub(crate) fn new(dir: &Path, limits: &Limits) -> io::Result<Self> {
-        let root = fs::open(dir, DIRECTORY, Mode::empty())?;
+        let root = fs::open(dir, walk::DIRECTORY, Mode::empty())?;
         Ok(Self {
             root,
             most_depth: usize::try_from(limits.path_depth).unwrap_or(usize::MAX),
@@ -120,7 +104,8 @@ impl Tree {
         name: &[u8],
         create: bool,
     ) -> Result<Place, TreeProblem> {
-        let (parent, mut path) = self.walk(parent, create)?;
+        let (parent, mut path) =
+            walk::to_directory(self.root.as_fd(), parent, create, self.most_depth)?;
         if !path.is_empty() {
             path.push(b'/');
         }
@@ -247,7 +232,7 @@ impl Tree {
 
     /// Deletes what lower layers have in a directory, if it is there.
     pub(super) fn delete_lower_inside(&mut self, parent: &[Vec<u8>]) -> Result<(), TreeProblem> {
-        match self.walk(parent, false) {
+        match walk::to_directory(self.root.as_fd(), parent, false, self.most_depth) {
             Ok((dir, path)) => self.delete_lower_children(&dir, &path),
             Err(TreeProblem::Failed(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(problem) => Err(problem),
@@ -276,57 +261,6 @@ impl Tree {
             }
         }
         Ok(())
-    }
-
-    /// Goes to a directory, component by component. Gives it with its path free of links.
-    fn walk(&self, to: &[Vec<u8>], create: bool) -> Result<(OwnedFd, Vec<u8>), TreeProblem> {
-        let mut way: Vec<(OwnedFd, Vec<u8>)> = Vec::new();
-        let mut ahead: VecDeque<Vec<u8>> = to.iter().cloned().collect();
-        let mut links = 0;
-        while let Some(component) = ahead.pop_front() {
-            match component.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    way.pop().ok_or(Refusal::OutsideLink)?;
-                    continue;
-                }
-                _ => {}
-            }
-            if way.len() >= self.most_depth {
-                return Err(Refusal::TooManyLinks.into());
-            }
-            let here = way.last().map_or(self.root.as_fd(), |(dir, _)| dir.as_fd());
-            let name = OsStr::from_bytes(&component);
-            match file_type_at(here, name)? {
-                Some(FileType::Directory) => {}
-                Some(FileType::Symlink) => {
-                    links += 1;
-                    if links > MOST_LINKS {
-                        return Err(Refusal::TooManyLinks.into());
-                    }
-                    let target = fs::readlinkat(here, name, Vec::new())?.into_bytes();
-                    if target.starts_with(b"/") {
-                        way.clear();
-                    }
-                    for part in target.split(|&byte| byte == b'/').rev() {
-                        ahead.push_front(part.to_vec());
-                    }
-                    continue;
-                }
-                Some(_) => return Err(Refusal::ParentNotDirectory.into()),
-                None if create => fs::mkdirat(here, name, Mode::from_raw_mode(0o755))?,
-                None => return Err(Errno::NOENT.into()),
-            }
-            let dir = open_directory(here, name)?;
-            way.push((dir, component));
-        }
-        let names: Vec<_> = way.iter().map(|(_, name)| name.as_slice()).collect();
-        let path = names.join(&b'/');
-        let dir = match way.pop() {
-            Some((dir, _)) => dir,
-            None => self.root.try_clone()?,
-        };
-        Ok((dir, path))
     }
 
     /// Makes a place empty.
@@ -402,84 +336,6 @@ impl Tree {
         kind: FileType,
     ) -> Result<(), TreeProblem> {
         self.touch(&place.path);
-        let (dir, name) = (&place.parent, place.name());
-        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-        fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        // After the owner: giving a file away takes its set-uid bit.
-        if kind != FileType::Symlink {
-            fs::chmodat(
-                dir,
-                name,
-                Mode::from_raw_mode(attributes.mode),
-                AtFlags::empty(),
-            )?;
-        }
-        for (attribute, value) in attributes.extended {
-            set_attribute(place, attribute, value)?;
-        }
-        fs::utimensat(
-            dir,
-            name,
-            &times(attributes.mtime),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?;
-        Ok(())
-    }
-}
-
-/// Keeps capabilities, access lists and the user's own attributes. Others mean something to the system
-/// that made the image (labels of SELinux, marks of overlayfs) and would mislead the guest's.
-fn set_attribute(place: &Place, name: &[u8], value: &[u8]) -> Result<(), TreeProblem> {
-    let kept = name.starts_with(b"user.")
-        || name.starts_with(b"system.posix_acl_")
-        || name == b"security.capability";
-    if !kept {
-        return Ok(());
-    }
-    let path = proc_path(&place.parent, place.name());
-    let set = fs::lsetxattr(
-        path,
-        OsStr::from_bytes(name),
-        value,
-        fs::XattrFlags::empty(),
-    );
-    set.map_err(|errno| {
-        let name = String::from_utf8_lossy(name).into_owned();
-        match errno {
-            Errno::NOSPC | Errno::DQUOT => errno.into(),
-            _ => Refusal::Attribute {
-                name,
-                error: errno.to_string(),
-            }
-            .into(),
-        }
-    })
-}
-
-fn file_type_at(dir: impl AsFd, name: &OsStr) -> Result<Option<FileType>, Errno> {
-    match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
-fn open_directory(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
-    fs::openat(dir, name, DIRECTORY, Mode::empty())
-}
-
-/// A path to a name in an open directory, for calls that take no directory.
-fn proc_path(dir: &OwnedFd, name: &OsStr) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name)
-}
-
-fn times(mtime: i64) -> Timestamps {
-    let time = Timespec {
-        tv_sec: mtime,
-        tv_nsec: 0,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
+        attributes.set(&place.parent, place.name(), kind)
     }
 }
