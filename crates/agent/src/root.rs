@@ -1,7 +1,7 @@
 //! From the initrd to the machine's own root file system.
 //!
-//! `/dev/vda` is the image (erofs, read-only, shared by many machines), `/dev/vdb` the machine's own disk (ext4).
-//! An overlay joins them. The old root's files are deleted, because a RAM file system that is never unmounted keeps
+//! The disk with the serial `root` is the image (erofs, read-only, shared by many machines), `disk` the machine's own
+//! (ext4). Serials, because the order in which the kernel finds disks differs between machine models. An overlay joins them. The old root's files are deleted, because a RAM file system that is never unmounted keeps
 //! its memory for ever.
 
 use std::fs;
@@ -18,8 +18,8 @@ use rustix::process::{chdir, chroot};
 
 use crate::identity::{self, IdentityFiles};
 
-const IMAGE: &str = "/dev/vda";
-const DISK: &str = "/dev/vdb";
+const IMAGE: &str = "root";
+const DISK: &str = "disk";
 
 /// Disks appear a moment after their driver was loaded.
 const APPEAR: Duration = Duration::from_secs(10);
@@ -92,12 +92,16 @@ pub(crate) struct Writable {
 
 /// Makes the machine's root the root of this process and of all that follow.
 pub(crate) fn switch() -> io::Result<Writable> {
-    wait_for(IMAGE)?;
-    wait_for(DISK)?;
-    on(IMAGE, "/image", "erofs", MountFlags::RDONLY, c"")?;
+    on(
+        &wait_for(IMAGE)?,
+        "/image",
+        "erofs",
+        MountFlags::RDONLY,
+        c"",
+    )?;
     // Writing the unused inode tables in the background would give every fork pages of its own.
     on(
-        DISK,
+        &wait_for(DISK)?,
         "/disk",
         "ext4",
         MountFlags::empty(),
@@ -175,18 +179,34 @@ impl Writable {
     }
 }
 
-fn wait_for(device: &str) -> io::Result<()> {
-    let begun = Instant::now();
-    while !fs::exists(device)? {
-        if begun.elapsed() > APPEAR {
+/// The device of the disk with this serial, as soon as it is there.
+fn wait_for(serial: &str) -> io::Result<String> {
+    let began = Instant::now();
+    loop {
+        if let Some(device) = disk_with(serial)? {
+            return Ok(device);
+        }
+        if began.elapsed() > APPEAR {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                format!("no disk {device}"),
+                format!("there is no disk with the serial {serial}"),
             ));
         }
         std::thread::sleep(LOOK);
     }
-    Ok(())
+}
+
+fn disk_with(serial: &str) -> io::Result<Option<String>> {
+    for entry in fs::read_dir("/sys/block")? {
+        let entry = entry?;
+        // Disks of other kinds have no serial there.
+        let found = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
+        let device = Path::new("/dev").join(entry.file_name());
+        if found.trim_end() == serial && device.exists() {
+            return Ok(Some(device.display().to_string()));
+        }
+    }
+    Ok(None)
 }
 
 /// Deletes the files of the initrd and steps over everything that is mounted on it.

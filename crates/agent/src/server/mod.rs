@@ -119,7 +119,11 @@ impl<M: Machine> Server<M> {
             busy = false;
             for _ in 0..ROUNDS {
                 let received = match self.receive()? {
-                    Progress::Over => return Ok(()),
+                    Progress::Over => {
+                        // Nobody is left who could ask for it.
+                        self.program.kill();
+                        return Ok(());
+                    }
                     Progress::Some => true,
                     Progress::None => false,
                 };
