@@ -158,7 +158,10 @@ impl Layer<'_, '_> {
                 }
             }
             EntryType::Directory => self.tree.put_directory(&place, attributes)?,
-            EntryType::Symlink => self.tree.put_symlink(&place, attributes, &record.link)?,
+            EntryType::Symlink => {
+                check_link(&record.link, limits)?;
+                self.tree.put_symlink(&place, attributes, &record.link)?;
+            }
             EntryType::Fifo => self.tree.put_fifo(&place, attributes)?,
             EntryType::Link => {
                 let target = EntryPath::parse(&record.link, limits)?;
@@ -201,6 +204,17 @@ impl Layer<'_, '_> {
     }
 }
 
+/// Refuses what can be no link at all. Where it leads is judged when something follows it.
+fn check_link(target: &[u8], limits: &Limits) -> Result<(), Problem> {
+    if target.is_empty() || target.contains(&0) {
+        return Err(Refusal::NoPath.into());
+    }
+    if target.len() as u64 > limits.path_bytes {
+        return Err(Problem::Exceeds(Limit::PathBytes));
+    }
+    Ok(())
+}
+
 /// Passes a body on and keeps whether reading it failed.
 struct Noting<'a> {
     body: &'a mut dyn Read,
@@ -227,6 +241,10 @@ impl From<TreeProblem> for Problem {
     fn from(problem: TreeProblem) -> Self {
         match problem {
             TreeProblem::Refused(refusal) => Self::Refused(refusal),
+            // A name that came from the target of a link.
+            TreeProblem::Failed(error) if error.kind() == std::io::ErrorKind::InvalidFilename => {
+                Self::Refused(Refusal::NameTooLong)
+            }
             TreeProblem::Failed(error) => Self::Disk(error),
         }
     }

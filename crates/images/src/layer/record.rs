@@ -83,6 +83,12 @@ impl Extensions {
                 .and_then(|v| u32::try_from(v).ok())
                 .ok_or(Refusal::BadNumber(what))
         };
+        let uid = self.uid.map_or_else(|| number(header.uid(), "uid"), Ok)?;
+        let gid = self.gid.map_or_else(|| number(header.gid(), "gid"), Ok)?;
+        // To the system, the highest number means "leave it as it is".
+        if [uid, gid].contains(&u32::MAX) {
+            return Err(Refusal::BadNumber("owner"));
+        }
         let mtime = header
             .mtime()
             .ok()
@@ -95,8 +101,8 @@ impl Extensions {
                 .unwrap_or_else(|| header.path_bytes().into_owned()),
             link: self.link.unwrap_or(link),
             mode: header.mode().map_err(|_| Refusal::BadNumber("mode"))? & 0o7777,
-            uid: self.uid.map_or_else(|| number(header.uid(), "uid"), Ok)?,
-            gid: self.gid.map_or_else(|| number(header.gid(), "gid"), Ok)?,
+            uid,
+            gid,
             mtime: self.mtime.unwrap_or(mtime),
             size,
             attributes: self.attributes,

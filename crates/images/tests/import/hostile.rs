@@ -181,6 +181,26 @@ fn odd_entries_are_refused() {
     assert_refused(&host, one(sparse), "holes", Refusal::Sparse);
     let lying = Layer::new().extended(&[("size", b"9")]).file("f", "12");
     assert_refused(&host, one(lying), "f", Refusal::BadNumber("size"));
+    let nobody = Layer::new()
+        .extended(&[("uid", b"4294967295")])
+        .file("f", "");
+    assert_refused(&host, one(nobody), "f", Refusal::BadNumber("owner"));
+    assert_refused(
+        &host,
+        one(Layer::new().symlink("l", "")),
+        "l",
+        Refusal::NoPath,
+    );
+    let long = "n".repeat(300);
+    let long = Layer::new()
+        .extended(&[("linkpath", long.as_bytes())])
+        .symlink("l", "x");
+    assert_refused(
+        &host,
+        one(long.file("l/x", "")),
+        "l/x",
+        Refusal::NameTooLong,
+    );
     let huge = vec![b'n'; 2 << 20];
     let huge = Layer::new().entry(EntryType::GNULongName, "long", "", &huge, |_| {});
     assert_refused(&host, one(huge), "long", Refusal::BadExtension);
