@@ -106,12 +106,12 @@ fn a_file_is_written_over_a_link_not_through_it() {
     let canary = host.path("canary").to_string_lossy().into_owned();
     let lower = Layer::new()
         .symlink("x", &canary)
-        .symlink("y", "/proc/self/root/etc");
+        .symlink("y", "/proc/self/cwd/etc");
     let upper = Layer::new().file("x", "mine").file("y/passwd", "mine too");
     let disk = host.import_layers(&[lower.finish(), upper.finish()]);
     assert_eq!(disk.line("x"), "file 644 0:0 mine");
     assert_eq!(
-        disk.line("proc/self/root/etc/passwd"),
+        disk.line("proc/self/cwd/etc/passwd"),
         "file 644 0:0 mine too"
     );
     host.assert_clean();
