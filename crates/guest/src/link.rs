@@ -293,6 +293,20 @@ impl Inner {
         encode(message, &mut frame)?;
         self.frames.send(frame).await.map_err(|_| LinkError::Closed)
     }
+
+    /// Cancels a session unless it has ended. The message takes its turn behind those that were sent before, which
+    /// may have opened the session; only when the queue is full it comes later, so that dropping never waits.
+    pub(crate) fn cancel(&self, call: CallId) {
+        if !self.router.abandon(call) {
+            return;
+        }
+        let mut frame = Vec::new();
+        let queued = encode(&ToGuest::Cancel { call }, &mut frame).is_ok()
+            && self.frames.try_send(frame).is_ok();
+        if !queued {
+            self.router.note_cancel(call);
+        }
+    }
 }
 
 /// Takes a call out of the router however its future ends.

@@ -107,17 +107,25 @@ impl Router {
         }
     }
 
-    /// Nobody waits for `call` any more; a session is cancelled.
-    pub(crate) fn abandon(&self, call: CallId) {
+    /// Nobody waits for `call` any more. `true` when it is a session that the agent must be told to end.
+    pub(crate) fn abandon(&self, call: CallId) -> bool {
         let mut state = self.lock();
         let Some(waiting) = state.waiting.remove(&call) else {
-            return;
+            return false;
         };
-        if let Waiting::Session { .. } = waiting {
+        state.notes.remove(&call);
+        let is_session = matches!(waiting, Waiting::Session { .. });
+        finish(waiting);
+        is_session
+    }
+
+    /// The agent is to be told that a session is cancelled.
+    pub(crate) fn note_cancel(&self, call: CallId) {
+        let mut state = self.lock();
+        if state.open {
             state.notes.insert(call, Note::Cancel);
             self.wake.notify_one();
         }
-        finish(waiting);
     }
 
     /// The consumer of a session took messages of this cost.

@@ -72,7 +72,7 @@ impl SessionInput {
 
 impl Drop for SessionInput {
     fn drop(&mut self) {
-        self.inner.router.abandon(self.call);
+        self.inner.cancel(self.call);
     }
 }
 
@@ -101,6 +101,6 @@ impl SessionOutput {
 
 impl Drop for SessionOutput {
     fn drop(&mut self) {
-        self.inner.router.abandon(self.call);
+        self.inner.cancel(self.call);
     }
 }

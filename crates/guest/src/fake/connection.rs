@@ -198,18 +198,7 @@ impl Connection {
                 }
             }
             ToGuest::Shutdown { call, signal, .. } => {
-                self.send(ToHost::Done { call }).await;
-                let stop_signal = self
-                    .shared
-                    .state()
-                    .start
-                    .as_ref()
-                    .map_or(15, |start| start.stop_signal);
-                let status = ExitStatus::killed(signal.unwrap_or(stop_signal));
-                if let Some(exit) = self.shared.end_program(status) {
-                    self.send(ToHost::ProgramExited(exit)).await;
-                }
-                self.ending = true;
+                self.shut_down(call, signal).await;
                 None
             }
             ToGuest::ExitAck { call } => Some(self.acknowledge(call)),
@@ -346,6 +335,21 @@ impl Connection {
             output,
             duration_ms: 0,
         }))
+    }
+
+    async fn shut_down(&mut self, call: CallId, signal: Option<i32>) {
+        self.send(ToHost::Done { call }).await;
+        let stop_signal = self
+            .shared
+            .state()
+            .start
+            .as_ref()
+            .map_or(15, |start| start.stop_signal);
+        let status = ExitStatus::killed(signal.unwrap_or(stop_signal));
+        if let Some(exit) = self.shared.end_program(status) {
+            self.send(ToHost::ProgramExited(exit)).await;
+        }
+        self.ending = true;
     }
 
     fn acknowledge(&mut self, call: CallId) -> ToHost {

@@ -3,6 +3,7 @@
 use protocol::*;
 
 /// Every message of the host.
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn to_guest() -> Vec<ToGuest> {
     let identity = Identity {
         instance_id: "i2".into(),
@@ -119,6 +120,7 @@ pub(crate) fn to_guest() -> Vec<ToGuest> {
 }
 
 /// Every message of the agent.
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn to_host() -> Vec<ToHost> {
     let exit = ProgramExit {
         code: 137,

@@ -1,0 +1,244 @@
+//! Both kinds of agents behind one face, and shorthands for talking to them.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use agent::{Hangup, Machine, Reaping, Server};
+use guest::fake::FakeAgent;
+use guest::{
+    Events, ExecOutput, ExecSession, ExecSpec, ExitStatus, Failure, Identity, Link, MIN_ENTROPY,
+    Output, StartSpec,
+};
+use tokio::net::UnixStream;
+
+/// No test waits longer for anything. Long enough for a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An agent to test, with the commands that do the same on each kind.
+pub(crate) struct Target {
+    kind: Kind,
+    /// The host's end of the channel.
+    pub(crate) stream: Option<UnixStream>,
+    directory: tempfile::TempDir,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Drop for Target {
+    /// Waits for the agent to notice that its host has gone, because it then kills what it started.
+    fn drop(&mut self) {
+        self.stream = None;
+        if let Some(server) = self.server.take() {
+            server.join().unwrap();
+        }
+    }
+}
+
+enum Kind {
+    Fake(FakeAgent),
+    Real,
+}
+
+/// A machine that must not be changed: the one the tests run on.
+struct TestMachine;
+
+impl Machine for TestMachine {
+    fn set_up(&mut self, _: &StartSpec) -> Result<(), Failure> {
+        Ok(())
+    }
+    fn assume(&mut self, _: &Identity) -> Result<(), Failure> {
+        Ok(())
+    }
+    fn sync(&mut self) {}
+    fn power_off(&mut self) {}
+}
+
+impl Target {
+    /// The fake, in memory.
+    pub(crate) fn fake() -> Self {
+        let (stream, theirs) = UnixStream::pair().unwrap();
+        let fake = FakeAgent::new();
+        let served = fake.clone();
+        tokio::spawn(async move { served.serve(theirs).await });
+        Self::new(Kind::Fake(fake), stream)
+    }
+
+    /// The agent's own server, in a thread of this process.
+    pub(crate) fn real() -> Self {
+        Self::real_with_log(None)
+    }
+
+    pub(crate) fn real_with_log(log: Option<OwnedFd>) -> Self {
+        let (ours, theirs) = StdStream::pair().unwrap();
+        let server = Server::new(
+            TestMachine,
+            theirs.into(),
+            log,
+            Hangup::Return,
+            Reaping::Own,
+        )
+        .unwrap();
+        let server = std::thread::spawn(move || server.run().unwrap());
+        ours.set_nonblocking(true).unwrap();
+        let mut target = Self::new(Kind::Real, UnixStream::from_std(ours).unwrap());
+        target.server = Some(server);
+        target
+    }
+
+    fn new(kind: Kind, stream: UnixStream) -> Self {
+        Target {
+            kind,
+            stream: Some(stream),
+            directory: tempfile::tempdir().unwrap(),
+            server: None,
+        }
+    }
+
+    pub(crate) async fn connect(&mut self) -> (Link, Events) {
+        Link::connect(self.stream.take().unwrap(), PATIENCE)
+            .await
+            .unwrap()
+    }
+
+    /// A connection to a machine whose program runs.
+    pub(crate) async fn started(&mut self) -> Link {
+        let (link, _events) = self.connect().await;
+        link.start(start_spec(&["sleep", "600"]), PATIENCE)
+            .await
+            .unwrap();
+        link
+    }
+
+    /// A path only this test uses.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.directory
+            .path()
+            .join(name)
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    pub(crate) fn exit_with(&self, code: i32) -> Vec<String> {
+        match self.kind {
+            Kind::Fake(_) => strings(&["exit", &code.to_string()]),
+            Kind::Real => strings(&["sh", "-c", &format!("exit {code}")]),
+        }
+    }
+
+    pub(crate) fn zeros(&self, count: usize) -> Vec<String> {
+        match self.kind {
+            Kind::Fake(_) => strings(&["zeros", &count.to_string()]),
+            Kind::Real => strings(&["head", "-c", &count.to_string(), "/dev/zero"]),
+        }
+    }
+
+    /// A program that ends with `code` once the machine was started.
+    pub(crate) async fn start_and_end_program(&self, link: &Link, code: i32) {
+        match &self.kind {
+            Kind::Fake(fake) => {
+                link.start(start_spec(&["sleep", "600"]), PATIENCE)
+                    .await
+                    .unwrap();
+                fake.exit_program(ExitStatus::exited(code));
+            }
+            Kind::Real => {
+                let spec = StartSpec {
+                    argv: self.exit_with(code),
+                    ..start_spec(&[])
+                };
+                link.start(spec, PATIENCE).await.unwrap();
+            }
+        }
+    }
+}
+
+pub(crate) fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+pub(crate) fn start_spec(argv: &[&str]) -> StartSpec {
+    StartSpec {
+        instance_id: "id".into(),
+        hostname: "box".into(),
+        machine_id: [1; 16],
+        entropy: vec![1; MIN_ENTROPY],
+        wall_clock_ns: 1,
+        argv: strings(argv),
+        env: vec![("FROM_IMAGE".into(), "yes".into())],
+        workdir: String::new(),
+        user: String::new(),
+        stop_signal: 15,
+    }
+}
+
+pub(crate) fn identity(hostname: &str) -> Identity {
+    Identity {
+        instance_id: hostname.into(),
+        hostname: hostname.into(),
+        machine_id: [2; 16],
+        entropy: vec![2; MIN_ENTROPY],
+        wall_clock_ns: 2,
+        new_machine: true,
+        post_fork: None,
+    }
+}
+
+pub(crate) fn command(argv: &[&str]) -> ExecSpec {
+    ExecSpec {
+        argv: strings(argv),
+        ..ExecSpec::default()
+    }
+}
+
+/// Everything a command said.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) status: ExitStatus,
+}
+
+impl Said {
+    pub(crate) fn text(&self) -> &str {
+        str::from_utf8(&self.stdout).unwrap()
+    }
+}
+
+/// Runs a command without input to its end.
+pub(crate) async fn run(link: &Link, spec: ExecSpec) -> Said {
+    let session = link.exec(spec).await.unwrap();
+    finish(session).await
+}
+
+/// Ends the input of a session and reads it to its end.
+pub(crate) async fn finish(session: ExecSession) -> Said {
+    let (mut input, output) = session.split();
+    // The command may have ended already.
+    let _ = input.eof().await;
+    let said = read_all(output).await;
+    drop(input);
+    said
+}
+
+pub(crate) async fn read_all(mut output: ExecOutput) -> Said {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    loop {
+        let next = tokio::time::timeout(PATIENCE, output.next())
+            .await
+            .expect("output in time")
+            .unwrap();
+        match next.expect("an exit") {
+            Output::Stdout(bytes) => stdout.extend_from_slice(&bytes),
+            Output::Stderr(bytes) => stderr.extend_from_slice(&bytes),
+            Output::Exit(status) => {
+                return Said {
+                    stdout,
+                    stderr,
+                    status,
+                };
+            }
+        }
+    }
+}
