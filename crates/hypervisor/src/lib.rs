@@ -14,6 +14,11 @@ mod launch;
 mod pages;
 pub mod qemu;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "fake")]
+pub mod fake;
+
 pub use driver::{
     Captured, Driver, ExitReason, GuestIo, GuestStream, MemoryReport, MemoryUse, Powers, Snapshots,
     TemplateHold, Templates, Vm, VmStatus, VmmIdentity,

@@ -72,7 +72,7 @@ mod tests {
         let path = dir.path().join("base");
         match format_ext4(&path, 2 << 30) {
             Err(VmmError::Io { action: "run", .. }) => {
-                println!("skipped: mkfs.ext4 is not installed")
+                println!("skipped: mkfs.ext4 is not installed");
             }
             made => {
                 made.unwrap();

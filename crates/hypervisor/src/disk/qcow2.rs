@@ -25,7 +25,7 @@ const MAX_DISK_BYTES: u64 = 1 << 51;
 
 /// Creates the new file `path`, a disk of `virtual_bytes` with nothing in it: all reads go to what lies below.
 pub fn create_overlay(path: &Path, virtual_bytes: u64) -> io::Result<()> {
-    if virtual_bytes == 0 || virtual_bytes % 512 != 0 || virtual_bytes > MAX_DISK_BYTES {
+    if virtual_bytes == 0 || !virtual_bytes.is_multiple_of(512) || virtual_bytes > MAX_DISK_BYTES {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("a disk of {virtual_bytes} bytes"),

@@ -62,7 +62,10 @@ pub(super) fn prepare_launch(shared: &Shared, plan: LaunchPlan) -> Result<Prepar
         disk,
         logs,
     } = plan;
-    if machine.vcpus == 0 || machine.ram_bytes == 0 || machine.ram_bytes % RAM_UNIT_BYTES != 0 {
+    if machine.vcpus == 0
+        || machine.ram_bytes == 0
+        || !machine.ram_bytes.is_multiple_of(RAM_UNIT_BYTES)
+    {
         return Err(VmmError::unusable(
             "a machine needs CPUs, and RAM in whole MiB",
         ));

@@ -1,0 +1,232 @@
+//! Machines, images and directories as the daemon would make them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use memory::{Draft, How, Image, ImageId, ManifestFacts, NewDisk};
+
+use super::subject::{Ask, Place, Subject};
+use crate::{
+    Captured, DiskFile, DiskFormat, Driver, LaunchPlan, LogFiles, MachineSpec, RamUse, RestorePlan,
+    Vm, VmStatus, VmmError, Wake, disk,
+};
+
+/// For things that take milliseconds when all is well.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A scenario's surroundings.
+pub(super) struct Rig<'a> {
+    pub(super) subject: &'a dyn Subject,
+    pub(super) driver: Arc<dyn Driver>,
+    dir: PathBuf,
+    made: AtomicUsize,
+}
+
+/// A machine that runs.
+pub(super) struct Machine {
+    pub(super) vm: Arc<dyn Vm>,
+    pub(super) dir: PathBuf,
+    pub(super) chain: Vec<DiskFile>,
+}
+
+/// A machine in standby.
+pub(super) struct Saved {
+    pub(super) image: Image,
+    pub(super) captured: Captured,
+}
+
+impl<'a> Rig<'a> {
+    pub(super) async fn new(subject: &'a dyn Subject) -> Self {
+        Self {
+            subject,
+            driver: subject.driver().await,
+            dir: subject.scratch(),
+            made: AtomicUsize::new(0),
+        }
+    }
+
+    /// A fresh instance directory.
+    pub(super) fn instance_dir(&self) -> PathBuf {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let dir = self.dir.join(format!("machine-{number}"));
+        for name in ["run", "disk", "memory"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        dir
+    }
+
+    /// Boots a machine and waits for its guest.
+    pub(super) async fn launch(&self) -> Machine {
+        let plan = self.launch_plan();
+        let (dir, chain) = (
+            plan.run_dir.parent().unwrap().to_path_buf(),
+            plan.disk.clone(),
+        );
+        let vm = self.driver.launch(plan).await.unwrap();
+        self.subject.first_contact(vm.as_ref()).await;
+        Machine { vm, dir, chain }
+    }
+
+    pub(super) fn launch_plan(&self) -> LaunchPlan {
+        let dir = self.instance_dir();
+        let base = DiskFile {
+            path: dir.join("disk/base"),
+            format: DiskFormat::Raw,
+        };
+        self.subject.make_base_disk(&base.path);
+        let top = self.new_top(&dir);
+        LaunchPlan {
+            name: name_of(&dir),
+            run_dir: dir.join("run"),
+            machine: MachineSpec {
+                vcpus: 1,
+                ram_bytes: self.subject.ram_bytes(),
+            },
+            kernel: self.subject.kernel(),
+            root: self.subject.root(),
+            disk: vec![base, top],
+            logs: logs(&dir),
+        }
+    }
+
+    fn new_top(&self, dir: &Path) -> DiskFile {
+        let path = dir.join("disk/top");
+        disk::create_overlay(&path, self.subject.disk_bytes()).unwrap();
+        DiskFile {
+            path,
+            format: DiskFormat::Qcow2,
+        }
+    }
+
+    /// Pause, capture, quit, freeze the disk, finish.
+    pub(super) async fn standby(&self, machine: Machine) -> Saved {
+        machine.vm.pause().await.unwrap();
+        let (mut draft, captured) = self.capture(&machine).await;
+        machine.vm.quit().await.unwrap();
+        self.add_disks(&mut draft, &machine, How::Move);
+        Saved {
+            image: finish(draft, &captured),
+            captured,
+        }
+    }
+
+    /// Captures a paused machine into a new draft of its own.
+    pub(super) async fn capture(&self, machine: &Machine) -> (Draft, Captured) {
+        let id = ImageId::random().unwrap();
+        let dir = machine.dir.join("memory").join(id.as_str());
+        let mut draft = Draft::create(&dir, id, &self.subject.verified()).unwrap();
+        let captured = machine
+            .vm
+            .snapshots()
+            .unwrap()
+            .capture(&mut draft)
+            .await
+            .unwrap();
+        (draft, captured)
+    }
+
+    pub(super) fn add_disks(&self, draft: &mut Draft, machine: &Machine, top: How) {
+        let last = machine.chain.len() - 1;
+        for (position, file) in machine.chain.iter().enumerate() {
+            let how = if position == last { top } else { How::Link };
+            let virtual_bytes = self.subject.disk_bytes();
+            let disk = NewDisk {
+                source: file.path.clone(),
+                format: file.format,
+                virtual_bytes,
+                how,
+            };
+            draft.add_disk(&disk).unwrap();
+        }
+    }
+
+    /// A plan for a machine of its own from `image`, in a new directory.
+    pub(super) fn restore_plan(&self, image: &Image, ram: RamUse, wake: Wake) -> RestorePlan {
+        let dir = self.instance_dir();
+        let image_dir = dir.join("memory").join(image.manifest().image_id.as_str());
+        let (own, _) = image.link_into(&image_dir).unwrap();
+        let file = |(position, record): (usize, &memory::DiskRecord)| {
+            let path = dir.join(format!("disk/below-{position}"));
+            fs::hard_link(own.disk_path(position), &path).unwrap();
+            DiskFile {
+                path,
+                format: record.format,
+            }
+        };
+        let mut chain: Vec<DiskFile> = image
+            .manifest()
+            .disks
+            .iter()
+            .enumerate()
+            .map(file)
+            .collect();
+        chain.push(self.new_top(&dir));
+        RestorePlan {
+            name: name_of(&dir),
+            run_dir: dir.join("run"),
+            image_dir,
+            root: self.subject.root(),
+            disk: chain,
+            logs: logs(&dir),
+            ram,
+            wake,
+        }
+    }
+
+    pub(super) async fn restore(&self, image: &Image, ram: RamUse) -> Machine {
+        let machine = self
+            .try_restore(self.restore_plan(image, ram, Wake::Running))
+            .await;
+        machine.unwrap()
+    }
+
+    pub(super) async fn try_restore(&self, plan: RestorePlan) -> Result<Machine, VmmError> {
+        let (dir, chain) = (
+            plan.run_dir.parent().unwrap().to_path_buf(),
+            plan.disk.clone(),
+        );
+        Ok(Machine {
+            vm: self.driver.restore(plan).await?,
+            dir,
+            chain,
+        })
+    }
+
+    pub(super) async fn put(&self, machine: &Machine, place: Place, name: &str, word: &str) {
+        let question = Ask::Put(place, name.to_owned(), word.to_owned());
+        self.subject.ask(machine.vm.as_ref(), &question).await;
+    }
+
+    pub(super) async fn get(&self, machine: &Machine, place: Place, name: &str) -> String {
+        self.subject
+            .ask(machine.vm.as_ref(), &Ask::Get(place, name.to_owned()))
+            .await
+    }
+
+    pub(super) async fn expect_status(&self, machine: &Machine, wanted: VmStatus) {
+        assert_eq!(machine.vm.status().await.unwrap(), wanted);
+    }
+}
+
+pub(super) fn finish(draft: Draft, captured: &Captured) -> Image {
+    let facts = ManifestFacts {
+        machine: captured.machine.clone(),
+        root_digest: "sha256:conformance".into(),
+    };
+    draft.finish(facts).unwrap()
+}
+
+fn logs(dir: &Path) -> LogFiles {
+    LogFiles {
+        vmm: dir.join("vmm.log"),
+        console: dir.join("console.log"),
+        app: dir.join("app.log"),
+    }
+}
+
+fn name_of(dir: &Path) -> String {
+    dir.file_name().unwrap().to_string_lossy().into_owned()
+}

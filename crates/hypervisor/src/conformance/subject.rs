@@ -1,0 +1,69 @@
+//! What a driver's tests have to bring.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use memory::Verified;
+
+use crate::{Driver, KernelFiles, Vm};
+
+/// A driver and a guest to test it with.
+#[async_trait]
+pub trait Subject: Send + Sync {
+    /// A new driver on the same host, as after a restart of the daemon; shares no cache with earlier ones.
+    async fn driver(&self) -> Arc<dyn Driver>;
+
+    /// A driver whose identity differs from that of [`Subject::driver`], and the manifest field that does.
+    async fn other_driver(&self) -> (Arc<dyn Driver>, &'static str);
+
+    /// Digests known to the tests' own drafts.
+    fn verified(&self) -> Verified;
+
+    /// Directory for the files of one scenario; removed with the subject.
+    fn scratch(&self) -> PathBuf;
+
+    /// What machines boot.
+    fn kernel(&self) -> KernelFiles;
+
+    /// The root file system image.
+    fn root(&self) -> PathBuf;
+
+    /// Size of a machine's RAM in bytes.
+    fn ram_bytes(&self) -> u64;
+
+    /// Size of a machine's disk in bytes.
+    fn disk_bytes(&self) -> u64;
+
+    /// Makes a formatted disk at `path`.
+    fn make_base_disk(&self, path: &Path);
+
+    /// Waits until a booted guest answers.
+    async fn first_contact(&self, vm: &dyn Vm);
+
+    /// Puts a question to the guest, which answers within the subject's own deadline.
+    async fn ask(&self, vm: &dyn Vm, question: &Ask) -> String;
+
+    /// Most bytes of RAM that the standby of a hardly used fork may write.
+    fn most_diff_bytes(&self) -> u64;
+}
+
+/// A question for the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Remember a word under a name; the answer is empty.
+    Put(Place, String, String),
+    /// The word under a name; empty if there is none.
+    Get(Place, String),
+    /// Power off, after answering anything.
+    PowerOff,
+}
+
+/// Where a guest remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In memory.
+    Ram,
+    /// On its disk, safely.
+    Disk,
+}

@@ -1,0 +1,251 @@
+//! The driver.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use memory::{Image, LoadedRam, Loader, MachineFacts};
+use tokio::sync::watch;
+
+use super::guest::{FakeHardware, GuestMaker, PowerSwitch};
+use super::hooks::Operation;
+use super::host::FakeHost;
+use super::machine::{Base, Condition, Machine};
+use super::memory_image;
+use super::vm::FakeVm;
+use crate::{
+    DiskFile, Driver, LaunchPlan, Powers, RamUse, RestorePlan, TemplateHold, Templates, Vm,
+    VmmError, VmmIdentity, Wake,
+};
+
+/// File in the run directory that tells of a machine, like the mark of a real one.
+pub(super) const MARK: &str = "fake.pid";
+
+/// Drives fake machines on a [`FakeHost`].
+pub struct FakeDriver {
+    host: FakeHost,
+    guests: Arc<dyn GuestMaker>,
+    loader: Arc<Loader>,
+    identity: VmmIdentity,
+}
+
+impl FakeDriver {
+    /// A driver on `host`; machines that run there can be adopted.
+    #[must_use]
+    pub fn new(host: FakeHost, guests: Arc<dyn GuestMaker>, loader: Arc<Loader>) -> Self {
+        let identity = VmmIdentity {
+            name: "fake".into(),
+            version: "1".into(),
+            accelerator: "none".into(),
+            machine: "fake/1".into(),
+            cpu_model: "none".into(),
+        };
+        Self {
+            host,
+            guests,
+            loader,
+            identity,
+        }
+    }
+
+    /// The same driver with another version, as after an upgrade of the VMM.
+    #[must_use]
+    pub fn with_version(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.identity.version);
+        self
+    }
+
+    fn vm(&self, machine: Arc<Machine>) -> Arc<dyn Vm> {
+        Arc::new(FakeVm {
+            machine,
+            host: self.host.clone(),
+            loader: Arc::clone(&self.loader),
+        })
+    }
+
+    fn start(
+        &self,
+        hardware: impl FnOnce(PowerSwitch) -> FakeHardware,
+        facts: MachineFacts,
+        base: Option<Base>,
+        run_dir: &Path,
+        ram: Option<&[u8]>,
+        condition: Condition,
+    ) -> Result<Arc<Machine>, VmmError> {
+        let (condition, _) = watch::channel(condition);
+        let guest = self.guests.make(hardware(PowerSwitch {
+            condition: condition.clone(),
+        }));
+        if let Some(ram) = ram {
+            guest.load(ram);
+        }
+        let process = self.host.next_process();
+        let mark = run_dir.join(MARK);
+        std::fs::write(&mark, format!("{}\n", process.pid))
+            .map_err(VmmError::io("write", &mark))?;
+        let machine = Machine::start(
+            process,
+            facts,
+            base,
+            run_dir.to_path_buf(),
+            guest,
+            condition,
+        );
+        self.host.insert(run_dir, Arc::clone(&machine));
+        Ok(machine)
+    }
+
+    fn check(&self, image: &Image, plan: &RestorePlan) -> Result<(), VmmError> {
+        let (wanted, found) = (&image.manifest().machine, &self.identity);
+        let verified = self.loader.verified();
+        let root_sha256 = verified
+            .sha256(&plan.root)
+            .map_err(VmmError::io("read", &plan.root))?;
+        let fields = [
+            ("vmm.name", &wanted.vmm.name, &found.name),
+            ("vmm.version", &wanted.vmm.version, &found.version),
+            ("root_sha256", &wanted.root_sha256, &root_sha256),
+        ];
+        for (field, wanted, found) in fields {
+            if wanted != found {
+                return Err(VmmError::Mismatch {
+                    field,
+                    wanted: wanted.clone(),
+                    found: found.clone(),
+                });
+            }
+        }
+        image.verify_state_and_disks(verified)?;
+        Ok(())
+    }
+
+    fn must_exist(paths: &[&Path]) -> Result<(), VmmError> {
+        for path in paths {
+            std::fs::metadata(path).map_err(VmmError::io("open", path))?;
+        }
+        Ok(())
+    }
+}
+
+fn disk_paths(disk: &[DiskFile]) -> Vec<&Path> {
+    disk.iter().map(|file| file.path.as_path()).collect()
+}
+
+#[async_trait]
+impl Driver for FakeDriver {
+    fn identity(&self) -> &VmmIdentity {
+        &self.identity
+    }
+
+    fn powers(&self) -> Powers {
+        Powers {
+            snapshots: true,
+            shared_memory: true,
+            max_vcpus: 16,
+        }
+    }
+
+    async fn launch(&self, plan: LaunchPlan) -> Result<Arc<dyn Vm>, VmmError> {
+        self.host.hooks().pass(Operation::Launch).await?;
+        Self::must_exist(&disk_paths(&plan.disk))?;
+        let verified = self.loader.verified();
+        let digest = |path: &Path| verified.sha256(path).map_err(VmmError::io("read", path));
+        let facts = MachineFacts {
+            vmm: self.identity.clone(),
+            vcpus: plan.machine.vcpus,
+            ram_bytes: plan.machine.ram_bytes,
+            cmdline: plan.kernel.cmdline_extra,
+            kernel_sha256: digest(&plan.kernel.kernel)?,
+            initrd_sha256: digest(&plan.kernel.initrd)?,
+            root_sha256: digest(&plan.root)?,
+        };
+        let ram_bytes = facts.ram_bytes;
+        let hardware = |power| FakeHardware {
+            name: plan.name,
+            ram_bytes,
+            disk: plan.disk,
+            app_log: plan.logs.app,
+            power,
+        };
+        let machine = self.start(
+            hardware,
+            facts,
+            None,
+            &plan.run_dir,
+            None,
+            Condition::Running,
+        )?;
+        Ok(self.vm(machine))
+    }
+
+    async fn restore(&self, plan: RestorePlan) -> Result<Arc<dyn Vm>, VmmError> {
+        self.host.hooks().pass(Operation::Restore).await?;
+        let image = Image::open(&plan.image_dir)?;
+        self.check(&image, &plan)?;
+        Self::must_exist(&disk_paths(&plan.disk))?;
+        let layers = image.manifest().layers.len();
+        let (ram, base) = match plan.ram {
+            RamUse::Copied => (
+                memory_image::contents(&image, self.loader.copy(&image)?)?,
+                None,
+            ),
+            RamUse::Fork | RamUse::Own => {
+                let loaded = self.loader.load(&image, layers)?;
+                let base = Base {
+                    image_dir: plan.image_dir,
+                    layers,
+                };
+                (memory_image::contents(&image, &*loaded)?, Some(base))
+            }
+        };
+        let condition = match plan.wake {
+            Wake::Running => Condition::Running,
+            Wake::Paused => Condition::Paused,
+        };
+        let facts = image.manifest().machine.clone();
+        let ram_bytes = facts.ram_bytes;
+        let hardware = |power| FakeHardware {
+            name: plan.name,
+            ram_bytes,
+            disk: plan.disk,
+            app_log: plan.logs.app,
+            power,
+        };
+        let machine = self.start(hardware, facts, base, &plan.run_dir, Some(&ram), condition)?;
+        Ok(self.vm(machine))
+    }
+
+    async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Vm>>, VmmError> {
+        self.host.hooks().pass(Operation::Adopt).await?;
+        let found = self.host.find(run_dir);
+        if found.is_none() {
+            // Usually there is none.
+            let _ = std::fs::remove_file(run_dir.join(MARK));
+        }
+        Ok(found.map(|machine| self.vm(machine)))
+    }
+
+    fn templates(&self) -> Option<&dyn Templates> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Templates for FakeDriver {
+    async fn hold(&self, image_dir: &Path) -> Result<Box<dyn TemplateHold>, VmmError> {
+        self.host.hooks().pass(Operation::Hold).await?;
+        let image = Image::open(image_dir)?;
+        image.verify_state_and_disks(self.loader.verified())?;
+        Ok(Box::new(Hold(
+            self.loader.load(&image, image.manifest().layers.len())?,
+        )))
+    }
+}
+
+struct Hold(Arc<LoadedRam>);
+
+impl TemplateHold for Hold {
+    fn resident_bytes(&self) -> u64 {
+        self.0.resident_bytes().unwrap_or(0)
+    }
+}

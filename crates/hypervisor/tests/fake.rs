@@ -1,0 +1,158 @@
+//! The fake driver passes the suite that real ones pass.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use hypervisor::conformance::{Ask, Scenario, Subject};
+use hypervisor::fake::{FakeDriver, FakeHost, Operation};
+use hypervisor::{Driver, KernelFiles, Vm};
+use memory::{Loader, Verified};
+use support::notebook;
+use tempfile::TempDir;
+
+struct Fake {
+    host: FakeHost,
+    dir: TempDir,
+    made: AtomicUsize,
+}
+
+impl Fake {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["kernel", "initrd", "root"] {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        Self {
+            host: FakeHost::new(),
+            dir,
+            made: AtomicUsize::new(0),
+        }
+    }
+
+    fn new_driver(&self) -> FakeDriver {
+        FakeDriver::new(
+            self.host.clone(),
+            Arc::new(notebook::make),
+            Arc::new(Loader::default()),
+        )
+    }
+}
+
+#[async_trait]
+impl Subject for Fake {
+    async fn driver(&self) -> Arc<dyn Driver> {
+        Arc::new(self.new_driver())
+    }
+
+    async fn other_driver(&self) -> (Arc<dyn Driver>, &'static str) {
+        (Arc::new(self.new_driver().with_version("2")), "vmm.version")
+    }
+
+    fn verified(&self) -> Verified {
+        Verified::default()
+    }
+
+    fn scratch(&self) -> PathBuf {
+        let dir = self
+            .dir
+            .path()
+            .join(self.made.fetch_add(1, Ordering::Relaxed).to_string());
+        std::fs::create_dir(&dir).unwrap();
+        dir
+    }
+
+    fn kernel(&self) -> KernelFiles {
+        let path = |name| self.dir.path().join(name);
+        KernelFiles {
+            kernel: path("kernel"),
+            initrd: path("initrd"),
+            cmdline_extra: String::new(),
+        }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    fn ram_bytes(&self) -> u64 {
+        16 << 20
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        1 << 20
+    }
+
+    fn make_base_disk(&self, path: &Path) {
+        std::fs::write(path, "an empty disk").unwrap();
+    }
+
+    async fn first_contact(&self, _: &dyn Vm) {}
+
+    async fn ask(&self, vm: &dyn Vm, question: &Ask) -> String {
+        notebook::ask(vm, question).await
+    }
+
+    fn most_diff_bytes(&self) -> u64 {
+        64 << 10
+    }
+}
+
+macro_rules! scenarios {
+    ($($test:ident => $scenario:ident),* $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                Scenario::$scenario.run(&Fake::new()).await;
+            }
+        )*
+
+        #[test]
+        fn no_scenario_is_left_out() {
+            assert_eq!([$(Scenario::$scenario),*], Scenario::ALL);
+        }
+    };
+}
+
+scenarios! {
+    launch_answers => LaunchAnswers,
+    pause_resume => PauseResume,
+    power_off => PowerOff,
+    kill_exits => KillExits,
+    adopt => Adopt,
+    standby_restore => StandbyRestore,
+    capture_and_go_on => CaptureAndGoOn,
+    capture_twice => CaptureTwice,
+    forks_are_isolated => ForksAreIsolated,
+    diff_standby => DiffStandby,
+    chain => Chain,
+    copied_fork => CopiedFork,
+    mismatch_refused => MismatchRefused,
+    damage_refused => DamageRefused,
+    failure_leaves_nothing => FailureLeavesNothing,
+}
+
+#[tokio::test]
+async fn operations_fail_and_wait_as_told() {
+    let fake = Fake::new();
+    let driver = fake.new_driver();
+    let run_dir = fake.scratch();
+    fake.host.fail_next(Operation::Adopt, "as told");
+    let error = driver.adopt(&run_dir).await.err().unwrap();
+    assert_eq!(error.to_string(), "as told");
+    assert!(
+        driver.adopt(&run_dir).await.unwrap().is_none(),
+        "only the next one fails"
+    );
+    let mut held = fake.host.hold_next(Operation::Adopt);
+    let adopting =
+        tokio::spawn(async move { driver.adopt(&run_dir).await.map(|found| found.is_none()) });
+    assert!(held.reached().await);
+    assert!(!adopting.is_finished());
+    held.release();
+    assert!(adopting.await.unwrap().unwrap());
+    assert_eq!(fake.host.machine_count(), 0);
+}

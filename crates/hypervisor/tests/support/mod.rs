@@ -1,0 +1,3 @@
+//! Guests for tests.
+
+pub(crate) mod notebook;
