@@ -74,12 +74,13 @@ async fn template_stats(app: &App, template: &View) -> Result<TemplateStats, Api
         .filter_map(async |report| report.ok().flatten())
         .collect()
         .await;
-    let shared: u64 = reports.iter().map(|report| report.ram_shared_bytes).sum();
     let resident_bytes = template.published.held_bytes;
+    let forks = reports.len() as u64;
     Ok(TemplateStats {
-        forks: reports.len() as u64,
+        forks,
         resident_bytes,
-        saved_bytes: shared.saturating_sub(resident_bytes),
+        // A copy would hold every page of the image, touched or not; one is needed anyway.
+        saved_bytes: resident_bytes * forks.saturating_sub(1),
     })
 }
 

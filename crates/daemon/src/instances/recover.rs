@@ -2,7 +2,7 @@
 //! undoes what was under way. The decision is `model::repair`; here are the deeds.
 
 use memory::Image;
-use model::{ExitInfo, ImageId, Intent, Repair, Survivor, VmmFact, repair};
+use model::{ExitInfo, GuestFact, ImageId, Intent, Repair, Survivor, VmmFact, repair};
 use tracing::{info, warn};
 
 use super::actor::Actor;
@@ -71,7 +71,7 @@ impl Actor {
             Repair::ResumeGuest => {
                 self.wake_paused().await;
                 self.clear_intent().await;
-                self.reconnect().await;
+                self.reconnect_to_started().await;
                 Ok(())
             }
             Repair::BackToStandby => {
@@ -91,7 +91,7 @@ impl Actor {
     async fn adopt(&mut self) -> Result<(), OpError> {
         if self.vm.is_some() {
             if self.vmm == VmmFact::Running {
-                self.reconnect().await;
+                self.reconnect_to_started().await;
             }
             return Ok(());
         }
@@ -106,6 +106,13 @@ impl Actor {
             self.record_down(unexplained).await;
         }
         Ok(())
+    }
+
+    /// A running VM whose record has no boot under way: its program started, and its
+    /// agent answered, before the daemon went. Only the line has to be made anew.
+    async fn reconnect_to_started(&mut self) {
+        self.guest = GuestFact::Ready;
+        self.reconnect().await;
     }
 
     /// The VM woke, but nobody knows whether its guest took the identity: give it again.
