@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use protocol::{Decoder, FrameError, MAX_CHUNK, ToGuest, ToHost, encode};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 /// Output above which no session may add to it and no request is read.
@@ -28,7 +29,7 @@ pub(crate) enum Received {
     Messages(Vec<Result<ToGuest, FrameError>>),
     /// Nothing now.
     Nothing,
-    /// The host is not there.
+    /// The kernel says that the host is not there.
     HungUp,
 }
 
@@ -97,6 +98,14 @@ impl Connection {
     pub(crate) fn hang_up(&mut self) {
         self.restart();
         self.decoder.reset();
+    }
+
+    /// Whether the kernel says that the host is not there.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let mut watched = [PollFd::new(&self.fd, PollFlags::empty())];
+        // An error is none of the host's doing.
+        poll(&mut watched, Some(&Timespec::default())).is_ok()
+            && watched[0].revents().contains(PollFlags::HUP)
     }
 
     /// No more should be queued before [`Connection::flush`] made progress.

@@ -101,3 +101,38 @@ fn not_started(program: &str, error: &io::Error) -> NotStarted {
         message: format!("{program}: {reason}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn processes_start_with_no_signal_blocked() {
+        // What PID 1 does to itself.
+        let _signals = crate::sys::child_signals().unwrap();
+        let (mut read, write) = std::io::pipe().unwrap();
+        let argv = ["grep", "SigBlk", "/proc/self/status"].map(str::to_owned);
+        let pid = launch(Launch {
+            argv: &argv,
+            env: &[(
+                "PATH".to_owned(),
+                crate::environment::DEFAULT_PATH.to_owned(),
+            )],
+            cwd: Path::new("/"),
+            account: &crate::account::resolve("", "", "").unwrap(),
+            stdin: File::open("/dev/null").unwrap().into(),
+            stdout: write.try_clone().unwrap().into(),
+            stderr: write.into(),
+            terminal: false,
+        })
+        .unwrap();
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "SigBlk:\t0000000000000000\n");
+        let pid = rustix::process::Pid::from_raw(pid as i32);
+        rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap();
+    }
+}

@@ -1,8 +1,8 @@
 //! From the initrd to the machine's own root file system.
 //!
 //! The disk with the serial `root` is the image (erofs, read-only, shared by many machines), `disk` the machine's own
-//! (ext4). Serials, because the order in which the kernel finds disks differs between machine models. An overlay joins them. The old root's files are deleted, because a RAM file system that is never unmounted keeps
-//! its memory for ever.
+//! (ext4); serials, because the order in which the kernel finds disks differs between machine models. An overlay joins
+//! them. The old root's files are deleted, because a RAM file system that is never unmounted keeps its memory for ever.
 
 use std::fs;
 use std::io;

@@ -118,6 +118,7 @@ pub(crate) struct BeforeExec {
 /// Arranges that the process leads a new session and becomes its user.
 pub(crate) fn prepare(command: &mut Command, before: BeforeExec) {
     let run = move || -> io::Result<()> {
+        unblock_signals()?;
         rustix::process::setsid()?;
         if before.terminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
@@ -132,6 +133,20 @@ pub(crate) fn prepare(command: &mut Command, before: BeforeExec) {
     // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock. The
     // new process has one thread, so changing the identity of the thread changes that of the process.
     unsafe { command.pre_exec(run) };
+}
+
+/// A new process inherits the signals its parent blocks, and a shell that never hears of its children waits for ever.
+fn unblock_signals() -> io::Result<()> {
+    // SAFETY: an all-zero sigset_t is a valid value, which sigemptyset then sets up properly; it lives through both calls.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        check(libc::sigemptyset(&raw mut none))?;
+        check(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &raw const none,
+            std::ptr::null_mut(),
+        ))
+    }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -35,6 +35,10 @@ use crate::session::{Outcome, Session};
 /// Rounds of work between two looks at the clock and at ended processes.
 const ROUNDS: usize = 32;
 
+/// How long the kernel must say that the host is not there before it is believed. What a new host sends can be read
+/// before the news of its connection are through: for that moment its own words seem to come from nobody.
+const ABSENCE: Duration = Duration::from_secs(1);
+
 /// What the end of the stream means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hangup {
@@ -53,6 +57,8 @@ pub struct Server<M> {
     connection: Connection,
     /// A Hello was read since the host connected.
     greeted: bool,
+    /// Since when the host seems to be gone, unless it was heard after that.
+    absent_since: Option<Instant>,
     children: Children,
     program: Program,
     log: LogPort,
@@ -91,6 +97,7 @@ impl<M: Machine> Server<M> {
             poller,
             connection,
             greeted: false,
+            absent_since: None,
             program: Program::default(),
             log,
             context: None,
@@ -190,19 +197,36 @@ impl<M: Machine> Server<M> {
     fn receive(&mut self) -> io::Result<Progress> {
         match self.connection.receive()? {
             Received::Nothing => Ok(Progress::None),
-            Received::HungUp => {
-                self.disconnected();
-                match self.hangup {
-                    Hangup::Wait => Ok(Progress::None),
-                    Hangup::Return => Ok(Progress::Over),
+            Received::HungUp => match self.hangup {
+                Hangup::Wait => {
+                    self.absent_since.get_or_insert_with(Instant::now);
+                    Ok(Progress::None)
                 }
-            }
+                Hangup::Return => {
+                    self.disconnected();
+                    Ok(Progress::Over)
+                }
+            },
             Received::Messages(messages) => {
+                self.absent_since = None;
                 // A damaged frame is the end of what another connection left behind.
                 for message in messages.into_iter().flatten() {
                     self.handle(message);
                 }
                 Ok(Progress::Some)
+            }
+        }
+    }
+
+    /// Ends what the host that has gone had begun. A host that came back meanwhile has done that with its Hello.
+    fn check_absence(&mut self, now: Instant) {
+        if self
+            .absent_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= ABSENCE)
+        {
+            self.absent_since = None;
+            if self.connection.is_hung_up() {
+                self.disconnected();
             }
         }
     }
@@ -255,7 +279,11 @@ impl<M: Machine> Server<M> {
             .resume
             .as_ref()
             .and_then(|resume| resume.hook.next_time());
-        let next = sessions.chain(hook).chain(self.ending.next_time()).min()?;
+        let next = sessions
+            .chain(hook)
+            .chain(self.ending.next_time())
+            .chain(self.absent_since.map(|since| since + ABSENCE))
+            .min()?;
         // The clock that was looked at before the work is a little behind; a millisecond more saves a useless round.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
@@ -271,6 +299,7 @@ impl<M: Machine> Server<M> {
             exec.check_time(now);
         }
         self.check_ending(now);
+        self.check_absence(now);
     }
 
     fn send(&mut self, message: &ToHost) {
