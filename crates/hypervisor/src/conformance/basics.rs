@@ -97,6 +97,7 @@ pub(super) async fn adopt(rig: &Rig<'_>) {
     let again = rig.restore(&saved.image, crate::RamUse::Own).await;
     assert_eq!(rig.get(&again, Place::Ram, "word").await, "before");
     // An adopted machine that runs on an image still knows it.
+    drop(again.vm);
     let driver = rig.subject.driver().await;
     let vm = driver
         .adopt(&again.dir.join("run"))

@@ -1,0 +1,65 @@
+//! Talking to the real agent.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use guest::{Events, ExecSpec, Link, MachineId, Output, StartSpec};
+use hypervisor::Vm;
+
+/// For anything a guest is asked; it boots in two to three seconds on an idle host.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The events must be kept as long as the link is used: an agent whose events nobody takes is cut off.
+pub(crate) async fn connect(vm: &dyn Vm) -> (Link, Events) {
+    let stream = vm.dial(DEADLINE).await.unwrap();
+    Link::connect(stream, DEADLINE).await.unwrap()
+}
+
+/// Sets a booted machine up with a program that does nothing.
+pub(crate) async fn start(vm: &dyn Vm) {
+    let spec = StartSpec {
+        instance_id: "conformance".into(),
+        hostname: "conformance".into(),
+        machine_id: MachineId::default(),
+        entropy: vec![7; guest::MIN_ENTROPY],
+        // Nanoseconds fit until 2554.
+        wall_clock_ns: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_nanos() as u64,
+        argv: vec!["/bin/sleep".into(), "1000000".into()],
+        stop_signal: 15,
+        ..StartSpec::default()
+    };
+    let (link, _events) = connect(vm).await;
+    link.start(spec, DEADLINE).await.unwrap();
+}
+
+/// Runs a shell command and gives its standard output.
+pub(crate) async fn shell(vm: &dyn Vm, command: &str) -> String {
+    let (link, _events) = connect(vm).await;
+    let argv = ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
+    let (_input, mut output) = link
+        .exec(ExecSpec {
+            argv,
+            ..ExecSpec::default()
+        })
+        .await
+        .unwrap()
+        .split();
+    let mut text = Vec::new();
+    loop {
+        match output.next().await.unwrap() {
+            Some(Output::Stdout(bytes)) => text.extend_from_slice(&bytes),
+            Some(Output::Stderr(bytes)) => {
+                eprintln!("{command}: {}", String::from_utf8_lossy(&bytes))
+            }
+            Some(Output::Exit(_)) | None => break,
+        }
+    }
+    String::from_utf8(text).unwrap().trim_end().to_owned()
+}
+
+pub(crate) async fn power_off(vm: &dyn Vm) {
+    let (link, _events) = connect(vm).await;
+    link.shutdown(None, Duration::from_secs(2)).await.unwrap();
+}
