@@ -55,18 +55,17 @@ fn with_nextest(
     command: &mut Command,
     arguments: &[String],
 ) -> anyhow::Result<(Report, bool)> {
-    let path = workspace.target_dir.join("nextest/default/junit.xml");
+    // Where nextest's own settings put it, whatever cargo's target directory is.
+    let path = workspace.root.join("target/nextest/default/junit.xml");
     let _ = std::fs::remove_file(&path);
     let status = command
         .args(["nextest", "run", "--workspace", "--no-tests", "pass"])
         .args(arguments)
         .status()
         .context("start cargo nextest")?;
-    let report = match std::fs::read_to_string(&path) {
-        Ok(xml) => Report::from_junit(&xml),
-        Err(_) if !status.success() => bail!("cargo nextest: {status}"),
-        Err(_) => Report::default(),
-    };
+    let xml = std::fs::read_to_string(&path)
+        .with_context(|| format!("cargo nextest: {status}, and no report"))?;
+    let report = Report::from_junit(&xml);
     Ok((report, status.success()))
 }
 
