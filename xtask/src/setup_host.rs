@@ -12,10 +12,15 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need {
         program: "qemu-system-x86_64",
         package: "qemu-system-x86",
+    },
+    // Tests compare the disks we write with what QEMU's own tool makes of them.
+    Need {
+        program: "qemu-img",
+        package: "qemu-utils",
     },
     Need {
         program: "mkfs.erofs",

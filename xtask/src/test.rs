@@ -59,7 +59,7 @@ fn with_nextest(
     let path = workspace.root.join("target/nextest/default/junit.xml");
     let _ = std::fs::remove_file(&path);
     let status = command
-        .args(["nextest", "run", "--workspace", "--no-tests", "pass"])
+        .args(["nextest", "run", "--no-tests", "pass"])
         .args(arguments)
         .status()
         .context("start cargo nextest")?;
@@ -70,9 +70,7 @@ fn with_nextest(
 }
 
 fn with_cargo_test(command: &mut Command, arguments: &[String]) -> anyhow::Result<(Report, bool)> {
-    command
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .args(arguments);
+    command.args(["test", "--no-fail-fast"]).args(arguments);
     command.args(["--", "--show-output"]);
     let output = command.stderr(std::process::Stdio::inherit()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
