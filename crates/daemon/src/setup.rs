@@ -32,7 +32,7 @@ pub fn run(args: SetupArgs, layout: &Layout, mut progress: impl FnMut(&str)) -> 
     std::fs::create_dir_all(layout.boot())
         .with_context(|| format!("cannot create {}", layout.boot().display()))?;
     Assets::install(&layout.boot(), &source, &agent, &mut |step| {
-        progress(&describe(&step))
+        progress(&describe(&step));
     })
     .context("cannot install the guest kernel")
 }

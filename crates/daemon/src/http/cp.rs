@@ -165,7 +165,7 @@ async fn download(link: &Link, socket: &mut WebSocket, start: CpStart) -> Result
     while let Some(item) = download.next().await? {
         match item {
             DownloadItem::Entry(entry) => {
-                tell(socket, &CpServerFrame::Header(header(entry))).await?
+                tell(socket, &CpServerFrame::Header(header(entry))).await?;
             }
             DownloadItem::Data(bytes) => {
                 socket

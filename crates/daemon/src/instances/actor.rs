@@ -57,6 +57,8 @@ pub(super) struct Actor {
     pub events: Option<Events>,
     /// The guest on its way up.
     pub bring_up: Option<JoinHandle<Result<Up, OpError>>>,
+    /// There may be a VMM, but it could not be looked at; it is tried again on each look.
+    pub unread: bool,
     /// Keeps a template's memory loaded.
     pub hold: Option<Box<dyn TemplateHold>>,
     pub journal: Journal,
@@ -105,6 +107,7 @@ impl Actor {
             link: None,
             events: None,
             bring_up: None,
+            unread: false,
             hold: None,
             journal,
             publish,
@@ -240,6 +243,19 @@ impl Actor {
 
     /// Asks the VMM how it is.
     pub(super) async fn look(&mut self) {
+        if self.unread {
+            match self.ctx.driver.adopt(&self.dir.run()).await {
+                Ok(vm) => {
+                    self.vm = vm;
+                    self.unread = false;
+                }
+                Err(error) => {
+                    warn!(instance = %self.id, why = %chain(&error), "cannot look for the VMM");
+                    self.vmm = VmmFact::Unreadable(chain(&error));
+                    return;
+                }
+            }
+        }
         self.vmm = match &self.vm {
             None => VmmFact::Absent,
             Some(vm) => match vm.status().await {

@@ -13,13 +13,13 @@ impl Actor {
     /// Brings the actor in step with the world. Afterwards the instance is as if the
     /// daemon had never been away, or as if the operation had never been asked for.
     pub(super) async fn recover(&mut self) {
-        match self.ctx.driver.adopt(&self.dir.run()).await {
-            Ok(vm) => self.vm = vm,
-            Err(error) => {
-                warn!(instance = %self.id, why = %chain(&error), "cannot adopt the VMM");
-            }
-        }
+        self.unread = true;
         self.look().await;
+        if self.unread {
+            // Neither keeping nor ending it is safe while nobody knows whether it runs.
+            self.show();
+            return;
+        }
         let survivor = match self.vmm {
             VmmFact::Absent => Survivor::None,
             VmmFact::Running => Survivor::Running,

@@ -187,7 +187,7 @@ impl Instances {
                 Ok(()) => info!(instance = %id, "expired and deleted"),
                 Err(OpError::Refused(_) | OpError::NotFound | OpError::Busy) => {}
                 Err(failed) => {
-                    error!(instance = %id, why = %chain(&failed), "cannot delete an expired instance")
+                    error!(instance = %id, why = %chain(&failed), "cannot delete an expired instance");
                 }
             }
         }

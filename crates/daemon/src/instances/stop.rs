@@ -145,6 +145,12 @@ impl Actor {
 
     /// The deeds of a deletion; each may run again after a crash.
     pub(super) async fn remove_for_good(&mut self) -> Result<(), OpError> {
+        self.look().await;
+        if self.unread {
+            return Err(OpError::HostNotReady(
+                "it cannot be told whether its VMM still runs; see the daemon's log".to_owned(),
+            ));
+        }
         self.end_vm().await;
         self.hold = None;
         let root = self.dir.root().to_owned();

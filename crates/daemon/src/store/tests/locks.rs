@@ -64,87 +64,79 @@ fn delete(store: &Store, id: &InstanceId) -> Result<(), StoreError> {
 /// Carries a deed out on both sides and says whether each let it happen.
 fn carry_out(deed: &Deed, store: &Store, truth: &mut Reference) -> (bool, bool) {
     match deed {
-        Deed::Create(n) => {
-            let expected = !truth.instances.contains_key(n);
-            let done = store.insert(&record(*n, &format!("i{n}"), None)).is_ok();
-            if expected {
-                truth.instances.insert(*n, (false, None));
-            }
-            (expected, done)
-        }
-        Deed::Promote(n) => {
-            let expected = truth
-                .instances
-                .get(n)
-                .is_some_and(|(template, _)| !template);
-            let done = store.update(&id(*n), |record, forks| {
-                admit(Operation::Promote, state_of(record.template), forks)?;
-                record.template = true;
-                Ok(())
-            });
-            if expected && let Some(entry) = truth.instances.get_mut(n) {
-                entry.0 = true;
-            }
-            (expected, done.is_ok())
-        }
-        Deed::Demote(n) => {
-            let expected = truth
-                .instances
-                .get(n)
-                .is_some_and(|(template, _)| *template)
-                && truth.forks_of(*n) == 0;
-            let done = store.update(&id(*n), |record, forks| {
-                admit(Operation::Demote, state_of(record.template), forks)?;
-                record.template = false;
-                Ok(())
-            });
-            if expected && let Some(entry) = truth.instances.get_mut(n) {
-                entry.0 = false;
-            }
-            (expected, done.is_ok())
-        }
-        Deed::Fork { source, forks } => {
-            let mut fresh: Vec<u8> = Vec::new();
-            for n in forks {
-                if !truth.instances.contains_key(n) && !fresh.contains(n) {
-                    fresh.push(*n);
-                }
-            }
-            let expected = truth
-                .instances
-                .get(source)
-                .is_some_and(|(template, _)| *template)
-                && !fresh.is_empty();
-            let records = forks
-                .iter()
-                .map(|n| record(*n, &format!("i{n}"), Some(id(*source))))
-                .collect();
-            let done = store.insert_forks(
-                &id(*source),
-                |record| {
-                    if record.template {
-                        Ok(())
-                    } else {
-                        Err(model::Refusal::state("not a template").into())
-                    }
-                },
-                records,
-            );
-            if expected {
-                for n in fresh {
-                    truth.instances.insert(n, (false, Some(*source)));
-                }
-            }
-            (expected, done.is_ok())
-        }
+        Deed::Create(n) => create(*n, store, truth),
+        Deed::Promote(n) => mark(*n, Operation::Promote, store, truth),
+        Deed::Demote(n) => mark(*n, Operation::Demote, store, truth),
+        Deed::Fork { source, forks } => fork(*source, forks, store, truth),
         Deed::Delete(n) => {
             let expected = truth.instances.contains_key(n) && truth.forks_of(*n) == 0;
-            let done = delete(store, &id(*n)).is_ok();
             if expected {
                 truth.instances.remove(n);
             }
-            (expected, done)
+            (expected, delete(store, &id(*n)).is_ok())
         }
+    }
+}
+
+fn create(n: u8, store: &Store, truth: &mut Reference) -> (bool, bool) {
+    let expected = !truth.instances.contains_key(&n);
+    if expected {
+        truth.instances.insert(n, (false, None));
+    }
+    let done = store.insert(&record(n, &format!("i{n}"), None));
+    (expected, done.is_ok())
+}
+
+/// Promotes or demotes.
+fn mark(n: u8, operation: Operation, store: &Store, truth: &mut Reference) -> (bool, bool) {
+    let template = operation == Operation::Promote;
+    let unlocked = template || truth.forks_of(n) == 0;
+    let entry = truth
+        .instances
+        .get_mut(&n)
+        .filter(|entry| entry.0 != template);
+    let expected = entry.is_some() && unlocked;
+    if let Some(entry) = entry.filter(|_| unlocked) {
+        entry.0 = template;
+    }
+    let done = store.update(&id(n), |record, forks| {
+        admit(operation, state_of(record.template), forks)?;
+        record.template = template;
+        Ok(())
+    });
+    (expected, done.is_ok())
+}
+
+fn fork(source: u8, forks: &[u8], store: &Store, truth: &mut Reference) -> (bool, bool) {
+    let mut fresh: Vec<u8> = Vec::new();
+    for n in forks {
+        if !truth.instances.contains_key(n) && !fresh.contains(n) {
+            fresh.push(*n);
+        }
+    }
+    let template = truth
+        .instances
+        .get(&source)
+        .is_some_and(|(template, _)| *template);
+    let expected = template && !fresh.is_empty();
+    if expected {
+        for n in fresh {
+            truth.instances.insert(n, (false, Some(source)));
+        }
+    }
+    let records = forks
+        .iter()
+        .map(|n| record(*n, &format!("i{n}"), Some(id(source))))
+        .collect();
+    let done = store.insert_forks(&id(source), must_be_template, records);
+    (expected, done.is_ok())
+}
+
+fn must_be_template(record: &mut model::InstanceRecord) -> Result<(), StoreError> {
+    if record.template {
+        Ok(())
+    } else {
+        Err(model::Refusal::state("not a template").into())
     }
 }
 
@@ -222,13 +214,6 @@ fn rule_10_a_demote_beside_forks_leaves_no_fork_without_its_template() {
     let mut stump = record(1, "stump", None);
     stump.template = true;
     store.insert(&stump).unwrap();
-    let must_be_template = |record: &mut model::InstanceRecord| {
-        if record.template {
-            Ok(())
-        } else {
-            Err(model::Refusal::state("not a template").into())
-        }
-    };
     std::thread::scope(|scope| {
         for n in 2..10_u8 {
             let store = &store;
