@@ -1,4 +1,5 @@
-//! Users and groups of the guest, read from its own files. The C library's way would need its shared modules.
+//! Users and groups of the guest, read from its own files. The C library's way would need its
+//! shared modules.
 
 use protocol::{Failure, FailureKind};
 
@@ -12,8 +13,9 @@ pub(crate) struct Account {
     pub(crate) home: String,
 }
 
-/// Resolves `user[:group]` as image configurations mean it: names or numbers; nothing is root. A number that is in no
-/// file is taken as it is, with group 0. Supplementary groups are looked up only when no group is named.
+/// Resolves `user[:group]` as image configurations mean it: names or numbers; nothing is root. A
+/// number that is in no file is taken as it is, with group 0. Supplementary groups are looked up
+/// only when no group is named.
 pub(crate) fn resolve(user: &str, passwd: &str, group: &str) -> Result<Account, Failure> {
     let (user, group_name) = match user.split_once(':') {
         Some((user, group_name)) => (user, Some(group_name).filter(|name| !name.is_empty())),

@@ -9,8 +9,8 @@ use crate::machine::Machine;
 use crate::server::{Hangup, Server};
 use crate::{modules, ports, root};
 
-/// Runs the agent. Returns only when the machine could not be switched off; the kernel then panics, which ends the
-/// VMM as well.
+/// Runs the agent. Returns only when the machine could not be switched off; the kernel then panics,
+/// which ends the VMM as well.
 pub fn run() {
     if let Err(error) = serve() {
         eprintln!("coppice-agent: {error}");

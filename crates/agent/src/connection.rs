@@ -81,13 +81,14 @@ impl Connection {
         }
     }
 
-    /// Queues a message. One that cannot be encoded cannot be told to the host either, and is dropped: only texts of
-    /// the guest can be that long, and those are cut where they are made.
+    /// Queues a message. One that cannot be encoded cannot be told to the host either, and is
+    /// dropped: only texts of the guest can be that long, and those are cut where they are made.
     pub(crate) fn send(&mut self, message: &ToHost) {
         let _ = encode(message, &mut self.out);
     }
 
-    /// Drops what the host before has not read. The delimiter ends the frame that may be half written.
+    /// Drops what the host before has not read. The delimiter ends the frame that may be half
+    /// written.
     pub(crate) fn restart(&mut self) {
         self.out.clear();
         self.written = 0;

@@ -1,7 +1,7 @@
 //! Reading a file or a tree out of the guest.
 //!
-//! The walk holds one open directory for each level it is in, never a list of a directory's entries, so that a
-//! directory with a million files costs no more memory than one with three.
+//! The walk holds one open directory for each level it is in, never a list of a directory's
+//! entries, so that a directory with a million files costs no more memory than one with three.
 
 use std::fs::{self, File, OpenOptions, ReadDir};
 use std::io::{self, Read};
@@ -20,7 +20,8 @@ const MAX_DEPTH: usize = 200;
 pub(crate) struct Download {
     follow: bool,
     levels: Vec<Level>,
-    /// The entry that comes next, found before the one before it ends because that one must say whether it is the last.
+    /// The entry that comes next, found before the one before it ends because that one must say
+    /// whether it is the last.
     upcoming: Option<Entry>,
     content: Option<Content>,
     in_entry: bool,
@@ -75,7 +76,8 @@ impl Download {
         })
     }
 
-    /// The next piece, with at most [`MAX_CHUNK`] bytes of data. Must not be called after the last end.
+    /// The next piece, with at most [`MAX_CHUNK`] bytes of data. Must not be called after the last
+    /// end.
     pub(crate) fn next(&mut self) -> Result<Piece, Failure> {
         if let Some(content) = &mut self.content {
             if content.left > 0 {
@@ -155,7 +157,8 @@ impl Download {
     }
 }
 
-/// `None` for what downloads leave out. A link that leads nowhere is sent as a link even when links are followed.
+/// `None` for what downloads leave out. A link that leads nowhere is sent as a link even when links
+/// are followed.
 fn describe(path: &Path, name: &Path, follow: bool) -> Result<Option<Entry>, Failure> {
     let facts = match stat::facts(path, follow) {
         Err(error) if follow && error.kind() == io::ErrorKind::NotFound => stat::facts(path, false),
@@ -202,7 +205,8 @@ impl Content {
         })
     }
 
-    /// Reads at most what the header promised: a file that grows is cut, one that shrinks fails the download.
+    /// Reads at most what the header promised: a file that grows is cut, one that shrinks fails the
+    /// download.
     fn read(&mut self) -> Result<Vec<u8>, Failure> {
         let mut bytes = vec![0; self.left.min(MAX_CHUNK as u64) as usize];
         let len = self

@@ -4,7 +4,8 @@
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Defaults, then `layers` in order; a later value of the same name replaces the earlier one in its place.
+/// Defaults, then `layers` in order; a later value of the same name replaces the earlier one in its
+/// place.
 pub(crate) fn build(
     hostname: &str,
     home: &str,

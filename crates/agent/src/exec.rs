@@ -1,8 +1,8 @@
 //! A running command: its process, its streams, its time limit.
 //!
-//! Used for the host's exec sessions and for the post-fork command. Nothing here blocks. The command is over when its
-//! process is: what had been written by then is still delivered, but a background child that inherited the streams
-//! does not keep the session open.
+//! Used for the host's exec sessions and for the post-fork command. Nothing here blocks. The
+//! command is over when its process is: what had been written by then is still delivered, but a
+//! background child that inherited the streams does not keep the session open.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +18,8 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::launch::NotStarted;
 use crate::sys;
 
-/// A terminal hands its output over with a delay, so its last bytes are waited for after the process has ended.
+/// A terminal hands its output over with a delay, so its last bytes are waited for after the
+/// process has ended.
 const TERMINAL_DRAIN: Duration = Duration::from_millis(50);
 /// Bytes taken from a terminal after the process has ended.
 const TERMINAL_REST: u64 = 256 * 1024;

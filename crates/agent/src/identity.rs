@@ -1,9 +1,10 @@
 //! The files that say which machine this is.
 //!
-//! They live in a small RAM file system and are mounted over their places in `/etc`, and they are kept open. Writing
-//! them when a fork wakes is then a few short system calls instead of a journey through overlay, ext4 and its
-//! journal: under emulation that made more than half of the time a resume took. It also leaves the disk alone.
-//! As in a container, programs can write to these files but not rename others over them.
+//! They live in a small RAM file system and are mounted over their places in `/etc`, and they are
+//! kept open. Writing them when a fork wakes is then a few short system calls instead of a journey
+//! through overlay, ext4 and its journal: under emulation that made more than half of the time a
+//! resume took. It also leaves the disk alone. As in a container, programs can write to these files
+//! but not rename others over them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -12,7 +13,8 @@ use std::path::Path;
 
 use protocol::MachineId;
 
-/// Directory of the guest that holds the files; `generation` in it says how often the machine woke as another one.
+/// Directory of the guest that holds the files; `generation` in it says how often the machine woke
+/// as another one.
 pub(crate) const DIRECTORY: &str = "/run/coppice";
 
 /// Names in [`DIRECTORY`] and where they are mounted.
@@ -22,7 +24,8 @@ pub(crate) const MOUNTED: [(&str, &str); 3] = [
     ("machine-id", "/etc/machine-id"),
 ];
 
-/// Address that stands for the machine itself in `/etc/hosts`, as Debian does it: it needs no network.
+/// Address that stands for the machine itself in `/etc/hosts`, as Debian does it: it needs no
+/// network.
 const OWN_ADDRESS: &str = "127.0.1.1";
 
 /// The files, open.
@@ -87,7 +90,8 @@ fn replace(file: &File, text: &str) -> io::Result<()> {
     file.set_len(text.len() as u64)
 }
 
-/// The text with one line for the machine itself, other lines as they were; a complete file when there was none.
+/// The text with one line for the machine itself, other lines as they were; a complete file when
+/// there was none.
 fn hosts_with(known: &str, hostname: &str) -> String {
     let own = format!("{OWN_ADDRESS}\t{hostname}");
     if known.trim().is_empty() {

@@ -70,7 +70,8 @@ pub(crate) fn launch(launch: Launch<'_>) -> Result<u32, NotStarted> {
         .map_err(|error| not_started(program, &error))
 }
 
-/// Only root can become somebody else, and in a guest the agent is root. Elsewhere processes stay who they are.
+/// Only root can become somebody else, and in a guest the agent is root. Elsewhere processes stay
+/// who they are.
 fn switch_to(account: &Account) -> Option<(Vec<Gid>, Gid, Uid)> {
     rustix::process::geteuid().is_root().then(|| {
         let groups = account

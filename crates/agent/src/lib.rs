@@ -1,9 +1,9 @@
-//! The program that runs as PID 1 in every guest: it sets the machine up, starts the image's program, and answers the
-//! host over one virtio-serial port.
+//! The program that runs as PID 1 in every guest: it sets the machine up, starts the image's
+//! program, and answers the host over one virtio-serial port.
 //!
-//! One thread and one epoll loop do everything: a sleeping guest costs no CPU, there is no lock, and the memory of
-//! the agent is its buffers. What the loop does to the machine itself goes through [`Machine`], so that the same
-//! server runs over a socket pair on the host in tests.
+//! One thread and one epoll loop do everything: a sleeping guest costs no CPU, there is no lock,
+//! and the memory of the agent is its buffers. What the loop does to the machine itself goes
+//! through [`Machine`], so that the same server runs over a socket pair on the host in tests.
 
 mod account;
 mod boot;

@@ -4,7 +4,8 @@ use protocol::{Failure, Identity, StartSpec};
 
 /// The machine under the server: the guest itself when it is PID 1, something harmless in tests.
 pub trait Machine {
-    /// Makes the freshly booted machine ready for its program: root file system, identity, entropy, clock.
+    /// Makes the freshly booted machine ready for its program: root file system, identity, entropy,
+    /// clock.
     ///
     /// # Errors
     /// What could not be done; the machine cannot be used then.
@@ -19,6 +20,7 @@ pub trait Machine {
     /// Writes all file systems out.
     fn sync(&mut self);
 
-    /// Ends all processes, writes all file systems out and switches the machine off. As PID 1 it does not return.
+    /// Ends all processes, writes all file systems out and switches the machine off. As PID 1 it
+    /// does not return.
     fn power_off(&mut self);
 }

@@ -29,7 +29,8 @@ fn named(name: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("module {name}: {error}"))
 }
 
-/// File names, one a line; empty lines and remarks are skipped, anything that is no plain file name too.
+/// File names, one a line; empty lines and remarks are skipped, anything that is no plain file name
+/// too.
 fn names(order: &str) -> impl Iterator<Item = &str> {
     order
         .lines()

@@ -1,8 +1,9 @@
 //! One epoll set, edge triggered throughout.
 //!
-//! Edge triggering is what makes waiting for the host cheap: a port whose host has gone reports "hung up" for as long
-//! as that lasts, so level triggering would spin. An edge comes when the host connects, when it sends, and when there
-//! is room again. Users therefore remember that a descriptor is ready until a call on it says otherwise.
+//! Edge triggering is what makes waiting for the host cheap: a port whose host has gone reports
+//! "hung up" for as long as that lasts, so level triggering would spin. An edge comes when the host
+//! connects, when it sends, and when there is room again. Users therefore remember that a
+//! descriptor is ready until a call on it says otherwise.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -44,7 +45,8 @@ impl Poller {
         })
     }
 
-    /// Watches `fd` until it is closed. Regular files cannot be watched and need not be: they are always ready.
+    /// Watches `fd` until it is closed. Regular files cannot be watched and need not be: they are
+    /// always ready.
     pub(crate) fn watch(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         match epoll::add(&self.epoll, fd, EventData::new_u64(token.into()), flags) {

@@ -40,7 +40,8 @@ impl Program {
         let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let (output, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK)?;
-        // Programs reopen /dev/stdout by name, which asks for the permission again. Only root can give it away.
+        // Programs reopen /dev/stdout by name, which asks for the permission again. Only root can
+        // give it away.
         let _ = fchown(
             &stdout,
             Some(Uid::from_raw(account.uid)),
@@ -52,7 +53,8 @@ impl Program {
         } else {
             &spec.workdir
         };
-        // Image builders name working directories that no layer holds. If it cannot be made, the launch says so.
+        // Image builders name working directories that no layer holds. If it cannot be made, the
+        // launch says so.
         let _ = std::fs::create_dir_all(workdir);
         let started = launch(Launch {
             argv: &spec.argv,

@@ -1,8 +1,9 @@
 //! From the initrd to the machine's own root file system.
 //!
-//! The disk with the serial `root` is the image (erofs, read-only, shared by many machines), `disk` the machine's own
-//! (ext4); serials, because the order in which the kernel finds disks differs between machine models. An overlay joins
-//! them. The old root's files are deleted, because a RAM file system that is never unmounted keeps its memory for ever.
+//! The disk with the serial `root` is the image (erofs, read-only, shared by many machines), `disk`
+//! the machine's own (ext4); serials, because the order in which the kernel finds disks differs
+//! between machine models. An overlay joins them. The old root's files are deleted, because a RAM
+//! file system that is never unmounted keeps its memory for ever.
 
 use std::fs;
 use std::io;
@@ -165,7 +166,8 @@ fn make_mount_point(path: &str) -> io::Result<()> {
 }
 
 impl Writable {
-    /// Makes the file systems read-only, so that the disk is clean. Best effort: a journal takes care of the rest.
+    /// Makes the file systems read-only, so that the disk is clean. Best effort: a journal takes
+    /// care of the rest.
     pub(crate) fn seal(&self) {
         use std::os::fd::AsRawFd;
         rustix::fs::sync();

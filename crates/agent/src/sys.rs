@@ -39,7 +39,8 @@ pub(crate) fn credit_entropy(random: BorrowedFd<'_>, bytes: &[u8]) -> io::Result
             buf: [0; MAX_ENTROPY],
         };
         info.buf[..part.len()].copy_from_slice(part);
-        // SAFETY: the kernel reads the two numbers and `buf_size` bytes behind them, all inside `info`.
+        // SAFETY: the kernel reads the two numbers and `buf_size` bytes behind them, all inside
+        // `info`.
         check(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info) })?;
     }
     Ok(())
@@ -51,7 +52,8 @@ pub(crate) fn reseed(random: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) })
 }
 
-/// Sends a signal, real-time ones too. A negative `pid` names a process group, -1 every other process.
+/// Sends a signal, real-time ones too. A negative `pid` names a process group, -1 every other
+/// process.
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: the call touches no memory of this process.
     check(unsafe { libc::kill(pid, signal) })
@@ -61,7 +63,8 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
 pub(crate) fn child_signals() -> io::Result<OwnedFd> {
     // SAFETY: an all-zero sigset_t is a valid value, which sigemptyset then sets up properly.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is valid and lives through the calls; signalfd is asked for a new descriptor, which is ours.
+    // SAFETY: `set` is valid and lives through the calls; signalfd is asked for a new descriptor,
+    // which is ours.
     unsafe {
         check(libc::sigemptyset(&raw mut set))?;
         check(libc::sigaddset(&raw mut set, libc::SIGCHLD))?;
@@ -130,14 +133,17 @@ pub(crate) fn prepare(command: &mut Command, before: BeforeExec) {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock. The
-    // new process has one thread, so changing the identity of the thread changes that of the process.
+    // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and
+    // takes no lock. The new process has one thread, so changing the identity of the thread changes
+    // that of the process.
     unsafe { command.pre_exec(run) };
 }
 
-/// A new process inherits the signals its parent blocks, and a shell that never hears of its children waits for ever.
+/// A new process inherits the signals its parent blocks, and a shell that never hears of its
+/// children waits for ever.
 fn unblock_signals() -> io::Result<()> {
-    // SAFETY: an all-zero sigset_t is a valid value, which sigemptyset then sets up properly; it lives through both calls.
+    // SAFETY: an all-zero sigset_t is a valid value, which sigemptyset then sets up properly; it
+    // lives through both calls.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         check(libc::sigemptyset(&raw mut none))?;

@@ -1,7 +1,7 @@
 //! Writing one entry into the guest.
 //!
-//! A file grows under a temporary name beside its place and is renamed when it is complete, so nobody ever sees half
-//! of it and an upload that breaks off leaves what was there before.
+//! A file grows under a temporary name beside its place and is renamed when it is complete, so
+//! nobody ever sees half of it and an upload that breaks off leaves what was there before.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -118,8 +118,8 @@ impl Upload {
     }
 }
 
-/// Where the entry goes, and what is there now. An upload over a link to a file replaces the file, as writing to the
-/// path would; a link that leads nowhere is replaced itself.
+/// Where the entry goes, and what is there now. An upload over a link to a file replaces the file,
+/// as writing to the path would; a link that leads nowhere is replaced itself.
 fn place(path: PathBuf, kind: &UploadKind) -> Result<(PathBuf, Option<PathFacts>), Failure> {
     let refused = |kind, message: &str| Err(Failure::new(kind, message).at(path.to_string_lossy()));
     if path.file_name().is_none() && !matches!(kind, UploadKind::Directory) {
@@ -210,7 +210,8 @@ impl Drop for Temporary {
     }
 }
 
-/// Unique among the agents a directory can have: forks have their own file systems, tests their own process.
+/// Unique among the agents a directory can have: forks have their own file systems, tests their own
+/// process.
 fn temporary_name(target: &Path) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

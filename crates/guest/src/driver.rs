@@ -1,5 +1,5 @@
-//! The task that moves bytes between a stream and the router. One per connection; it ends with the stream, or when
-//! the last link and session of the connection are dropped.
+//! The task that moves bytes between a stream and the router. One per connection; it ends with the
+//! stream, or when the last link and session of the connection are dropped.
 
 use std::sync::Arc;
 

@@ -5,7 +5,8 @@ use tokio::sync::mpsc;
 /// Something that happened in a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestEvent {
-    /// The machine's program ended. Reported again on each new connection until [`crate::Link::acknowledge_exit`].
+    /// The machine's program ended. Reported again on each new connection until
+    /// [`crate::Link::acknowledge_exit`].
     ProgramExited {
         /// Exit status, 128 + signal, or 126/127 when the program could not be run.
         code: i32,

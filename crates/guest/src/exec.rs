@@ -6,7 +6,8 @@ use protocol::{ExitStatus, OutputKind, TerminalSize, ToGuest, ToHost};
 use crate::LinkError;
 use crate::session::{SessionInput, SessionOutput};
 
-/// A command running in a guest. Dropping it, or either of its halves, before the exit was read kills the command.
+/// A command running in a guest. Dropping it, or either of its halves, before the exit was read
+/// kills the command.
 #[derive(Debug)]
 pub struct ExecSession {
     input: ExecInput,
@@ -37,7 +38,8 @@ pub struct ExecInput {
 }
 
 impl ExecInput {
-    /// Writes to standard input; waits while the command does not read. When cancelled, a prefix was written.
+    /// Writes to standard input; waits while the command does not read. When cancelled, a prefix
+    /// was written.
     ///
     /// # Errors
     /// [`LinkError`]; input a command leaves unread is lost without an error.
@@ -93,11 +95,12 @@ pub enum Output {
 }
 
 impl ExecOutput {
-    /// The next piece of output; `None` after [`Output::Exit`]. Cancel safe. A reader that stops reading stops the
-    /// command once one window of output is waiting, and no other session.
+    /// The next piece of output; `None` after [`Output::Exit`]. Cancel safe. A reader that stops
+    /// reading stops the command once one window of output is waiting, and no other session.
     ///
     /// # Errors
-    /// [`LinkError::Refused`] when the command was not accepted, [`LinkError::Closed`] when the connection is gone.
+    /// [`LinkError::Refused`] when the command was not accepted, [`LinkError::Closed`] when the
+    /// connection is gone.
     pub async fn next(&mut self) -> Result<Option<Output>, LinkError> {
         if self.ended {
             return Ok(None);

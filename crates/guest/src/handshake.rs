@@ -15,7 +15,8 @@ pub(crate) struct Greeted<S> {
     pub(crate) ack: HelloAck,
 }
 
-/// Sends a delimiter, a `Hello` and `first` in one write, then drops everything up to the answer to this `Hello`.
+/// Sends a delimiter, a `Hello` and `first` in one write, then drops everything up to the answer to
+/// this `Hello`.
 pub(crate) async fn greet<S>(
     mut stream: S,
     first: Option<&ToGuest>,

@@ -1,7 +1,8 @@
 //! The host's end of the channel to a guest's agent.
 //!
-//! [`Link`] is one connection: it is made over any byte stream, answers calls with deadlines and opens sessions
-//! (commands, uploads, downloads) that are flow controlled one by one. What the messages look like is crate `protocol`.
+//! [`Link`] is one connection: it is made over any byte stream, answers calls with deadlines and
+//! opens sessions (commands, uploads, downloads) that are flow controlled one by one. What the
+//! messages look like is crate `protocol`.
 
 mod deadline;
 mod driver;

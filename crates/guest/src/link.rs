@@ -17,13 +17,15 @@ use crate::handshake::{greet, nonce};
 use crate::router::Router;
 use crate::{Download, Events, ExecSession, LinkError, Upload, session};
 
-/// Time for requests that need no work in the guest beyond a few system calls. Generous for emulated guests on busy hosts.
+/// Time for requests that need no work in the guest beyond a few system calls. Generous for
+/// emulated guests on busy hosts.
 const PROMPT: Duration = Duration::from_secs(30);
 
-/// A connection to a guest's agent. Clones share it; it is closed when the last clone and the last session are dropped.
+/// A connection to a guest's agent. Clones share it; it is closed when the last clone and the last
+/// session are dropped.
 ///
-/// All calls are cancel safe in the sense that the connection stays usable; whether the agent still carries out a
-/// call that was given up is open.
+/// All calls are cancel safe in the sense that the connection stays usable; whether the agent still
+/// carries out a call that was given up is open.
 #[derive(Debug, Clone)]
 pub struct Link {
     inner: Arc<Inner>,
@@ -32,7 +34,8 @@ pub struct Link {
 /// A program that was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Started {
-    /// Process id in the guest; 0 when the program could not be run, in which case its exit is reported at once.
+    /// Process id in the guest; 0 when the program could not be run, in which case its exit is
+    /// reported at once.
     pub pid: u32,
 }
 
@@ -45,7 +48,8 @@ pub(crate) struct Inner {
 }
 
 impl Link {
-    /// Greets the agent behind `stream`. It may still be booting: the answer is awaited until `deadline` from now.
+    /// Greets the agent behind `stream`. It may still be booting: the answer is awaited until
+    /// `deadline` from now.
     ///
     /// # Errors
     /// [`LinkError`]; the stream is closed then.
@@ -59,8 +63,8 @@ impl Link {
         Ok((link, events))
     }
 
-    /// Greets the agent of a machine that woke from a memory image and gives the machine its identity, in one write
-    /// and one round trip.
+    /// Greets the agent of a machine that woke from a memory image and gives the machine its
+    /// identity, in one write and one round trip.
     ///
     /// # Errors
     /// [`LinkError::Refused`] when a step failed in the guest: the machine must not be used.
@@ -101,8 +105,8 @@ impl Link {
     /// Sets a freshly booted machine up and starts its program.
     ///
     /// # Errors
-    /// [`LinkError::Refused`] when the machine could not be set up. A program that cannot be run is no error: it
-    /// counts as started and exited.
+    /// [`LinkError::Refused`] when the machine could not be set up. A program that cannot be run is
+    /// no error: it counts as started and exited.
     pub async fn start(&self, spec: StartSpec, deadline: Duration) -> Result<Started, LinkError> {
         let spec = Box::new(spec);
         match self
@@ -147,7 +151,8 @@ impl Link {
         )
     }
 
-    /// Runs a command. Returns as soon as the request is on its way; a refusal comes from [`crate::ExecOutput::next`].
+    /// Runs a command. Returns as soon as the request is on its way; a refusal comes from
+    /// [`crate::ExecOutput::next`].
     ///
     /// # Errors
     /// [`LinkError`].
@@ -184,8 +189,8 @@ impl Link {
         Ok(Upload::new(input, output))
     }
 
-    /// Begins to read a file or a tree, parents first; `follow` sends what symbolic links point at. A refusal comes
-    /// from [`Download::next`].
+    /// Begins to read a file or a tree, parents first; `follow` sends what symbolic links point at.
+    /// A refusal comes from [`Download::next`].
     ///
     /// # Errors
     /// [`LinkError`].
@@ -200,8 +205,9 @@ impl Link {
         Ok(Download::new(input, output))
     }
 
-    /// Asks the machine to end: `signal` (or the program's stop signal) to the program, SIGKILL after `grace`, then power off.
-    /// Returns when the agent has begun; the end is seen in the state of the VMM.
+    /// Asks the machine to end: `signal` (or the program's stop signal) to the program, SIGKILL
+    /// after `grace`, then power off. Returns when the agent has begun; the end is seen in the
+    /// state of the VMM.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -294,8 +300,9 @@ impl Inner {
         self.frames.send(frame).await.map_err(|_| LinkError::Closed)
     }
 
-    /// Cancels a session unless it has ended. The message takes its turn behind those that were sent before, which
-    /// may have opened the session; only when the queue is full it comes later, so that dropping never waits.
+    /// Cancels a session unless it has ended. The message takes its turn behind those that were
+    /// sent before, which may have opened the session; only when the queue is full it comes later,
+    /// so that dropping never waits.
     pub(crate) fn cancel(&self, call: CallId) {
         if !self.router.abandon(call) {
             return;

@@ -1,8 +1,9 @@
 //! Who waits for which message of the guest.
 //!
-//! Shared by the driver task, which delivers, and by everybody who holds a call or a session. The router never waits:
-//! a reply goes to a one-shot channel, session messages go to a queue whose bound follows from the credit rules.
-//! What must be said without waiting (credit, cancellation) is collected here and fetched by the driver.
+//! Shared by the driver task, which delivers, and by everybody who holds a call or a session. The
+//! router never waits: a reply goes to a one-shot channel, session messages go to a queue whose
+//! bound follows from the credit rules. What must be said without waiting (credit, cancellation) is
+//! collected here and fetched by the driver.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,8 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::{GuestEvent, LinkError};
 
-/// Messages a session may have waiting: each flow controlled one costs at least the overhead, and a few cost nothing.
+/// Messages a session may have waiting: each flow controlled one costs at least the overhead, and a
+/// few cost nothing.
 pub(crate) const SESSION_QUEUE: usize = (STREAM_WINDOW / DATA_OVERHEAD) as usize + 8;
 
 /// See the module's comment.
@@ -84,7 +86,8 @@ impl Router {
         receiver
     }
 
-    /// Registers a session. The queue ends and the semaphore closes when the session or the connection is over.
+    /// Registers a session. The queue ends and the semaphore closes when the session or the
+    /// connection is over.
     pub(crate) fn expect_session(&self, call: CallId) -> (mpsc::Receiver<ToHost>, Arc<Semaphore>) {
         let (queue, receiver) = mpsc::channel(SESSION_QUEUE);
         let credit = Arc::new(Semaphore::new(STREAM_WINDOW as usize));
@@ -107,7 +110,8 @@ impl Router {
         }
     }
 
-    /// Nobody waits for `call` any more. `true` when it is a session that the agent must be told to end.
+    /// Nobody waits for `call` any more. `true` when it is a session that the agent must be told to
+    /// end.
     pub(crate) fn abandon(&self, call: CallId) -> bool {
         let mut state = self.lock();
         let Some(waiting) = state.waiting.remove(&call) else {

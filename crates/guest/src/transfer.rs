@@ -6,7 +6,8 @@ use protocol::{EntryHeader, OutputKind, ToGuest, ToHost};
 use crate::LinkError;
 use crate::session::{SessionInput, SessionOutput};
 
-/// An upload of one entry. Dropped before [`Upload::finish`] returned, it leaves nothing in the guest.
+/// An upload of one entry. Dropped before [`Upload::finish`] returned, it leaves nothing in the
+/// guest.
 #[derive(Debug)]
 pub struct Upload {
     input: SessionInput,
@@ -18,7 +19,8 @@ impl Upload {
         Upload { input, output }
     }
 
-    /// Writes content; waits while the guest is busy. When cancelled, a prefix was written and the upload is spoilt.
+    /// Writes content; waits while the guest is busy. When cancelled, a prefix was written and the
+    /// upload is spoilt.
     ///
     /// # Errors
     /// [`LinkError::Refused`] with the guest's reason.
@@ -32,7 +34,8 @@ impl Upload {
     /// Ends the content, waits until the entry is in its place and returns the bytes written.
     ///
     /// # Errors
-    /// [`LinkError::Refused`] with the guest's reason; nothing was changed then, but for parents that were made.
+    /// [`LinkError::Refused`] with the guest's reason; nothing was changed then, but for parents
+    /// that were made.
     pub async fn finish(mut self) -> Result<u64, LinkError> {
         match self.input.send(|call| ToGuest::Eof { call }).await {
             Ok(()) => {}

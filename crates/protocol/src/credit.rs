@@ -1,9 +1,10 @@
 //! Credit: how much of a session may be on its way.
 //!
-//! Each direction of a session begins with [`STREAM_WINDOW`]. A sender takes the cost of a message from its
-//! [`SendWindow`] before it sends and waits when it is short. The receiver counts what its consumer took in
-//! [`Unreported`] and gives it back in one `Credit` message when a quarter of the window has come together.
-//! A reader that stops reading therefore stops its own session after one window and nobody else's.
+//! Each direction of a session begins with [`STREAM_WINDOW`]. A sender takes the cost of a message
+//! from its [`SendWindow`] before it sends and waits when it is short. The receiver counts what its
+//! consumer took in [`Unreported`] and gives it back in one `Credit` message when a quarter of the
+//! window has come together. A reader that stops reading therefore stops its own session after one
+//! window and nobody else's.
 
 use crate::limits::{DATA_OVERHEAD, MAX_CHUNK, STREAM_WINDOW};
 

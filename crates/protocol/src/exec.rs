@@ -29,7 +29,8 @@ pub struct TerminalSize {
 }
 
 impl Default for TerminalSize {
-    /// The 24 × 80 of the classic terminal, which the exec interface promises when a client names no size.
+    /// The 24 × 80 of the classic terminal, which the exec interface promises when a client names
+    /// no size.
     fn default() -> Self {
         TerminalSize { rows: 24, cols: 80 }
     }
@@ -49,8 +50,8 @@ pub enum OutputKind {
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitStatus {
-    /// The status of a command that exited, 128 + signal of one that was killed, 124 of one that ran out of time,
-    /// 127 of one that was not found, 126 of one that could not be run.
+    /// The status of a command that exited, 128 + signal of one that was killed, 124 of one that
+    /// ran out of time, 127 of one that was not found, 126 of one that could not be run.
     pub code: i32,
     /// The signal that killed it.
     pub signal: Option<i32>,

@@ -62,7 +62,8 @@ pub struct UploadSpec {
     pub path: String,
     /// What to make.
     pub kind: UploadKind,
-    /// Permission bits; `None` keeps those of what is replaced, else 0644 for files and 0755 for directories.
+    /// Permission bits; `None` keeps those of what is replaced, else 0644 for files and 0755 for
+    /// directories.
     pub mode: Option<u32>,
     /// Owner; `None` keeps that of what is replaced, else root.
     pub owner: Option<Owner>,
@@ -73,7 +74,8 @@ pub struct UploadSpec {
 /// What an upload makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UploadKind {
-    /// A regular file whose content follows. It appears under its path when it is complete, not before.
+    /// A regular file whose content follows. It appears under its path when it is complete, not
+    /// before.
     File,
     /// A directory; one that exists is kept.
     Directory,

@@ -1,7 +1,8 @@
 //! Framing: `COBS(postcard(message) ‖ CRC32) ‖ 0x00`.
 //!
-//! COBS removes every zero byte from the frame, so a zero always is a delimiter and a reader that joins in the middle
-//! is in step again at the next one. The checksum tells a whole frame from the two ends of two halves.
+//! COBS removes every zero byte from the frame, so a zero always is a delimiter and a reader that
+//! joins in the middle is in step again at the next one. The checksum tells a whole frame from the
+//! two ends of two halves.
 
 use std::marker::PhantomData;
 
@@ -14,7 +15,8 @@ use crate::limits::{CHECKSUM, MAX_FRAME, MAX_MESSAGE};
 /// Ends a frame. Sent alone it ends whatever half frame the other side may hold.
 const DELIMITER: u8 = 0;
 
-/// Buffer a [`Decoder`] keeps between frames; larger ones are given back after the frame that needed them.
+/// Buffer a [`Decoder`] keeps between frames; larger ones are given back after the frame that
+/// needed them.
 const KEEP_CAPACITY: usize = 64 * 1024;
 
 /// A message that cannot be put into a frame.
@@ -85,8 +87,8 @@ impl<T> Default for Decoder<T> {
 }
 
 impl<T: DeserializeOwned> Decoder<T> {
-    /// Takes bytes from the front of `input` up to the end of the next frame and returns what the frame was.
-    /// `None` means that `input` is used up. Call again until then.
+    /// Takes bytes from the front of `input` up to the end of the next frame and returns what the
+    /// frame was. `None` means that `input` is used up. Call again until then.
     pub fn decode(&mut self, input: &mut &[u8]) -> Option<Result<T, FrameError>> {
         while !input.is_empty() {
             let Some(end) = input.iter().position(|byte| *byte == DELIMITER) else {

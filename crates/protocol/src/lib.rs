@@ -1,10 +1,12 @@
-//! What the host and the agent inside a guest say to each other: messages, framing, flow control, versions.
+//! What the host and the agent inside a guest say to each other: messages, framing, flow control,
+//! versions.
 //!
-//! This crate does no input or output. The host side is crate `guest`, the guest side crate `agent`.
-//! One channel (a virtio-serial port) carries everything. A connection begins when the host writes [`ToGuest::Hello`]
-//! behind a delimiter; what either side had half sent before that fails its checksum and is dropped, and the host
-//! ignores everything up to the [`ToHost::HelloAck`] with its own nonce. So a channel survives standby, fork and a
-//! restart of the daemon without any common memory of what went before.
+//! This crate does no input or output. The host side is crate `guest`, the guest side crate
+//! `agent`. One channel (a virtio-serial port) carries everything. A connection begins when the
+//! host writes [`ToGuest::Hello`] behind a delimiter; what either side had half sent before that
+//! fails its checksum and is dropped, and the host ignores everything up to the
+//! [`ToHost::HelloAck`] with its own nonce. So a channel survives standby, fork and a restart of
+//! the daemon without any common memory of what went before.
 
 mod credit;
 mod exec;

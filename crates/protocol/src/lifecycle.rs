@@ -89,7 +89,8 @@ pub struct Identity {
     pub hostname: String,
     /// Written to `/etc/machine-id`.
     pub machine_id: MachineId,
-    /// Fresh random bytes, at least [`MIN_ENTROPY`], credited to the kernel's generator before anything else happens.
+    /// Fresh random bytes, at least [`MIN_ENTROPY`], credited to the kernel's generator before
+    /// anything else happens.
     #[serde(with = "serde_bytes")]
     pub entropy: Vec<u8>,
     /// Wall clock, nanoseconds since 1970.
@@ -121,7 +122,8 @@ pub struct PostFork {
     pub timeout_ms: u64,
 }
 
-/// How the post-fork command ended. Only success is reported this way; anything else fails the resume.
+/// How the post-fork command ended. Only success is reported this way; anything else fails the
+/// resume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookResult {
     /// The first bytes it wrote on standard output and standard error.

@@ -1,8 +1,9 @@
 //! The two message sets.
 //!
-//! Rules of evolution: [`ToGuest::Hello`], [`ToHost::HelloAck`] and [`ToHost::HelloRefused`] keep their place and shape for ever, because they are read before a
-//! version is agreed. New messages are appended, and sent only from the version on that knows them. Agents live on in
-//! memory images, so a host must speak to every agent from [`crate::VERSION_MIN`] on.
+//! Rules of evolution: [`ToGuest::Hello`], [`ToHost::HelloAck`] and [`ToHost::HelloRefused`] keep
+//! their place and shape for ever, because they are read before a version is agreed. New messages
+//! are appended, and sent only from the version on that knows them. Agents live on in memory
+//! images, so a host must speak to every agent from [`crate::VERSION_MIN`] on.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +12,8 @@ use crate::{
     OutputKind, PathInfo, ProgramExit, StartSpec, TerminalSize, UploadSpec,
 };
 
-/// Names one request of the host and, when it opens a session, everything that belongs to the session.
-/// Chosen by the host, unique within a connection.
+/// Names one request of the host and, when it opens a session, everything that belongs to the
+/// session. Chosen by the host, unique within a connection.
 pub type CallId = u32;
 
 /// Opens a connection. Ends every session of the connection before.
@@ -51,7 +52,8 @@ pub enum ToGuest {
         /// What to start.
         spec: Box<StartSpec>,
     },
-    /// The machine woke from a memory image: become the machine described; answered by [`ToHost::Resumed`].
+    /// The machine woke from a memory image: become the machine described; answered by
+    /// [`ToHost::Resumed`].
     Resume {
         /// Call answered.
         call: CallId,
@@ -136,7 +138,8 @@ pub enum ToGuest {
         /// Cost given back.
         cost: u32,
     },
-    /// Stop the program, write everything out and power off; answered by [`ToHost::Done`] when it is under way.
+    /// Stop the program, write everything out and power off; answered by [`ToHost::Done`] when it
+    /// is under way.
     Shutdown {
         /// Call answered.
         call: CallId,
@@ -145,7 +148,8 @@ pub enum ToGuest {
         /// Time until the program is killed.
         grace_ms: u64,
     },
-    /// The host has recorded [`ToHost::ProgramExited`]: the machine may power off. Answered by [`ToHost::Done`].
+    /// The host has recorded [`ToHost::ProgramExited`]: the machine may power off. Answered by
+    /// [`ToHost::Done`].
     ExitAck {
         /// Call answered.
         call: CallId,
@@ -166,7 +170,8 @@ pub enum ToHost {
         /// Newest version the agent speaks.
         version_max: u16,
     },
-    /// The program was started. A program that could not be run is reported as started and then exited with 126 or 127.
+    /// The program was started. A program that could not be run is reported as started and then
+    /// exited with 126 or 127.
     Started {
         /// The call.
         call: CallId,
@@ -251,7 +256,8 @@ pub enum ToHost {
 }
 
 impl ToGuest {
-    /// What the message takes from the window of its session; 0 for messages that are not flow controlled.
+    /// What the message takes from the window of its session; 0 for messages that are not flow
+    /// controlled.
     pub fn cost(&self) -> u32 {
         match self {
             ToGuest::Data { bytes, .. } => payload_cost(bytes.len()),
@@ -275,7 +281,8 @@ impl ToGuest {
 }
 
 impl ToHost {
-    /// What the message takes from the window of its session; 0 for messages that are not flow controlled.
+    /// What the message takes from the window of its session; 0 for messages that are not flow
+    /// controlled.
     pub fn cost(&self) -> u32 {
         match self {
             ToHost::Data { bytes, .. } => payload_cost(bytes.len()),

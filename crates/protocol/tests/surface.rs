@@ -1,5 +1,5 @@
-//! The wire form of every message, frozen. Agents live on in memory images: what a version once sent must stay
-//! readable, so this snapshot may grow but no line of a released version may change.
+//! The wire form of every message, frozen. Agents live on in memory images: what a version once
+//! sent must stay readable, so this snapshot may grow but no line of a released version may change.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod samples;

@@ -1,4 +1,5 @@
-//! The way down: the program ends by itself or is asked to, the host is told, the machine is switched off.
+//! The way down: the program ends by itself or is asked to, the host is told, the machine is
+//! switched off.
 
 use std::time::{Duration, Instant};
 

@@ -5,8 +5,8 @@
 //! connection:  none ──Hello──▶ greeted ──hang up or Hello──▶ all sessions end
 //! ```
 //!
-//! `mod` is the loop, `requests` what the host's messages do, `resume` the waking from a memory image, `ending` the
-//! way down. The machine itself is changed through [`Machine`] only.
+//! `mod` is the loop, `requests` what the host's messages do, `resume` the waking from a memory
+//! image, `ending` the way down. The machine itself is changed through [`Machine`] only.
 
 mod ending;
 mod requests;
@@ -35,8 +35,9 @@ use crate::session::{Outcome, Session};
 /// Rounds of work between two looks at the clock and at ended processes.
 const ROUNDS: usize = 32;
 
-/// How long the kernel must say that the host is not there before it is believed. What a new host sends can be read
-/// before the news of its connection are through: for that moment its own words seem to come from nobody.
+/// How long the kernel must say that the host is not there before it is believed. What a new host
+/// sends can be read before the news of its connection are through: for that moment its own words
+/// seem to come from nobody.
 const ABSENCE: Duration = Duration::from_secs(1);
 
 /// What the end of the stream means.
@@ -69,7 +70,8 @@ pub struct Server<M> {
 }
 
 impl<M: Machine> Server<M> {
-    /// Makes a server that talks over `port` and writes the program's output to `log`. Both are set to not block.
+    /// Makes a server that talks over `port` and writes the program's output to `log`. Both are set
+    /// to not block.
     ///
     /// # Errors
     /// When the kernel refuses a descriptor.
@@ -218,7 +220,8 @@ impl<M: Machine> Server<M> {
         }
     }
 
-    /// Ends what the host that has gone had begun. A host that came back meanwhile has done that with its Hello.
+    /// Ends what the host that has gone had begun. A host that came back meanwhile has done that
+    /// with its Hello.
     fn check_absence(&mut self, now: Instant) {
         if self
             .absent_since
@@ -284,7 +287,8 @@ impl<M: Machine> Server<M> {
             .chain(self.ending.next_time())
             .chain(self.absent_since.map(|since| since + ABSENCE))
             .min()?;
-        // The clock that was looked at before the work is a little behind; a millisecond more saves a useless round.
+        // The clock that was looked at before the work is a little behind; a millisecond more saves
+        // a useless round.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 

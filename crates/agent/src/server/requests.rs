@@ -121,7 +121,8 @@ impl<M: Machine> Server<M> {
         }
     }
 
-    /// Messages about sessions. Those about a session that has ended crossed its end on the way and are dropped.
+    /// Messages about sessions. Those about a session that has ended crossed its end on the way and
+    /// are dropped.
     fn session_message(&mut self, message: ToGuest) {
         let cost = message.cost();
         match message {
@@ -324,7 +325,8 @@ impl<M: Machine> Server<M> {
     }
 }
 
-/// Looks a user up in the guest's files. Files that cannot be read know nobody, and numbers still work.
+/// Looks a user up in the guest's files. Files that cannot be read know nobody, and numbers still
+/// work.
 fn find_account(user: &str) -> Result<Account, Failure> {
     let read = |path| {
         fs::read(path)

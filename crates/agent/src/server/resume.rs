@@ -1,4 +1,5 @@
-//! Waking from a memory image: the machine becomes another one, or goes on as itself, before anything is announced.
+//! Waking from a memory image: the machine becomes another one, or goes on as itself, before
+//! anything is announced.
 
 use std::time::{Duration, Instant};
 

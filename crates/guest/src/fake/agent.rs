@@ -64,7 +64,8 @@ impl FakeAgent {
         Ok(Self::from_state(postcard::from_bytes(bytes)?))
     }
 
-    /// Serves one connection until it ends or the machine is switched off. A machine serves one connection at a time.
+    /// Serves one connection until it ends or the machine is switched off. A machine serves one
+    /// connection at a time.
     pub async fn serve<S>(&self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
@@ -95,7 +96,8 @@ impl FakeAgent {
         self.shared.state().start.clone()
     }
 
-    /// Who the machine was told to be, one entry for each resume, those before it was saved included.
+    /// Who the machine was told to be, one entry for each resume, those before it was saved
+    /// included.
     pub fn identities(&self) -> Vec<Identity> {
         self.shared.state().identities.clone()
     }

@@ -1,4 +1,5 @@
-//! A tree of files in memory. Paths are absolute and are not resolved through links, but for the last part.
+//! A tree of files in memory. Paths are absolute and are not resolved through links, but for the
+//! last part.
 
 use std::collections::BTreeMap;
 

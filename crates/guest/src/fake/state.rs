@@ -93,8 +93,8 @@ impl State {
         Some(exit)
     }
 
-    /// Bytes that follow from the entropy received, as those of a kernel's generator would: without fresh entropy two
-    /// copies of a state give the same.
+    /// Bytes that follow from the entropy received, as those of a kernel's generator would: without
+    /// fresh entropy two copies of a state give the same.
     pub(super) fn random_bytes(&mut self) -> [u8; 16] {
         let halves = [self.next_random(), self.next_random()];
         let mut bytes = [0; 16];

@@ -355,7 +355,8 @@ async fn two_windows_of_output_wait_for_the_reader() {
         .await
         .unwrap()
         .split();
-    // A command that runs to its end beside it shows that the first one has filled its window by then.
+    // A command that runs to its end beside it shows that the first one has filled its window by
+    // then.
     run(&link, shell("sleep 0.1")).await;
     let said = read_all(output).await;
     assert_eq!(

@@ -8,8 +8,8 @@ use std::time::Duration;
 use agent::{Hangup, Machine, Reaping, Server};
 use guest::fake::FakeAgent;
 use guest::{
-    Events, ExecOutput, ExecSession, ExecSpec, ExitStatus, Failure, Identity, Link, MIN_ENTROPY,
-    Output, StartSpec,
+    Events, ExecOutput, ExecSession, ExecSpec, ExitStatus, Failure, FailureKind, Identity, Link,
+    LinkError, MIN_ENTROPY, Output, StartSpec,
 };
 use tokio::net::UnixStream;
 
@@ -241,4 +241,14 @@ pub(crate) async fn read_all(mut output: ExecOutput) -> Said {
             }
         }
     }
+}
+
+/// The agent refused, for this kind of reason.
+#[track_caller]
+pub(crate) fn refused(error: LinkError, kind: FailureKind) {
+    assert_eq!(
+        error.failure().unwrap_or_else(|| panic!("{error:?}")).kind,
+        kind,
+        "{error:?}"
+    );
 }
