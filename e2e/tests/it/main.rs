@@ -1,0 +1,3 @@
+//! Tests on real guests, one file for each subject.
+
+mod table;
