@@ -60,7 +60,7 @@ pub struct LogsQuery {
     pub source: Option<LogSource>,
 }
 
-/// The three logs of an instance.
+/// The logs of an instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogSource {
@@ -69,6 +69,8 @@ pub enum LogSource {
     App,
     /// What its VMM writes.
     Vmm,
+    /// What its guest's kernel writes. An extension of coppice.
+    Console,
     /// What was done to it. The older name is what public clients send.
     #[serde(alias = "hypeman")]
     Coppice,
@@ -80,6 +82,7 @@ impl LogSource {
         match self {
             Self::App => "app",
             Self::Vmm => "vmm",
+            Self::Console => "console",
             Self::Coppice => "coppice",
         }
     }

@@ -52,6 +52,8 @@ pub(crate) enum LogSourceArg {
     App,
     /// What its VMM writes
     Vmm,
+    /// What its guest's kernel writes
+    Console,
     /// What was done to it
     Coppice,
 }

@@ -19,6 +19,7 @@ pub(crate) async fn logs(
         source: Some(match args.source {
             LogSourceArg::App => LogSource::App,
             LogSourceArg::Vmm => LogSource::Vmm,
+            LogSourceArg::Console => LogSource::Console,
             LogSourceArg::Coppice => LogSource::Coppice,
         }),
     };

@@ -30,6 +30,7 @@ pub(crate) async fn logs(
     let source = match query.source.unwrap_or_default() {
         Wanted::App => LogSource::App,
         Wanted::Vmm => LogSource::Vmm,
+        Wanted::Console => LogSource::Console,
         Wanted::Coppice => LogSource::Operations,
     };
     let path = app.layout.instance(&id).log(source);
