@@ -141,12 +141,10 @@ impl Manifest {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let raw = serde_json::value::to_raw_value(self)?;
         let checksum = blake3::hash(raw.get().as_bytes()).to_hex().to_string();
-        let mut bytes = serde_json::to_vec(&Envelope {
+        serde_json::to_vec(&Envelope {
             checksum,
             manifest: &raw,
-        })?;
-        bytes.push(b'\n');
-        Ok(bytes)
+        })
     }
 
     /// Reads a manifest file.
@@ -167,5 +165,18 @@ impl Manifest {
             });
         }
         serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Field order and spelling are part of the format: what is read is written back byte for byte.
+    #[test]
+    fn the_first_format_is_still_written() {
+        let golden = include_bytes!("../tests/golden/manifest-v1.json");
+        let manifest = Manifest::decode(golden).unwrap();
+        assert_eq!(manifest.encode().unwrap(), golden);
     }
 }

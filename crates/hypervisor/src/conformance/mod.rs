@@ -4,7 +4,6 @@
 //! a directory of its own. Scenarios panic when the driver does not conform, so they are run by tests only.
 #![expect(
     clippy::unwrap_used,
-    clippy::missing_panics_doc,
     reason = "scenarios are tests: they fail by panicking"
 )]
 

@@ -337,34 +337,37 @@ mod tests {
         }
     }
 
+    fn check(model: &Model, setup: &Setup, present: &[&str], absent: &[&str]) {
+        let line = joined(model, setup);
+        for word in present {
+            assert!(line.contains(word), "{word:?} is missing in {line}");
+        }
+        for word in absent {
+            assert!(!line.contains(word), "{word:?} should not be in {line}");
+        }
+        assert!(line.contains("-sandbox on,"), "{line}");
+        assert!(
+            !line.contains("balloon"),
+            "a balloon punches holes into shared RAM"
+        );
+    }
+
     #[test]
     fn each_way_to_start_has_its_words() {
-        let kvm = Model {
-            accel: Accel::Kvm,
-            ..TCG
-        };
-        let q35 = Model {
-            machine: MachineChoice::Q35,
-            ..TCG
-        };
-        let later = Model { major: 10, ..TCG };
-        let two = Setup {
-            vcpus: 2,
-            ..setup(boot(), RamMap::Own)
-        };
-        let table: &[(String, &[&str], &[&str])] = &[
+        let table: &[(Start, RamMap, &[&str], &[&str])] = &[
             (
-                joined(&TCG, &setup(boot(), RamMap::Own)),
+                boot(),
+                RamMap::Own,
                 &[
                     "-kernel /k -initrd /i -append console=ttyS0",
                     "share=on",
                     "thread=single",
-                    "-cpu qemu64,+arat",
                 ],
-                &["-incoming", "-S", "pit=off", "-bios"],
+                &["-incoming", " -S ", "pit=off", "-bios"],
             ),
             (
-                joined(&TCG, &setup(Start::Load, RamMap::CopyOnWrite)),
+                Start::Load,
+                RamMap::CopyOnWrite,
                 &[
                     "-incoming fd:31",
                     "share=off",
@@ -374,44 +377,56 @@ mod tests {
                 &["-kernel", " -S ", "share=on"],
             ),
             (
-                joined(&TCG, &setup(Start::LoadLater, RamMap::Own)),
+                Start::LoadLater,
+                RamMap::Own,
                 &["-S -incoming defer"],
                 &["fd:31"],
             ),
-            (joined(&TCG, &two), &["-smp 2", "thread=multi"], &[]),
-            (
-                joined(&kvm, &setup(boot(), RamMap::Own)),
-                &["-accel kvm", "pit=off,pic=off", "-cpu host"],
-                &["tb-size"],
-            ),
-            (
-                joined(&q35, &setup(boot(), RamMap::Own)),
-                &[
-                    "q35,smm=off",
-                    "virtio-blk-pci-non-transitional,addr=0x3,drive=root",
-                    "virtio-rng-pci",
-                ],
-                &["mmio"],
-            ),
-            (
-                joined(&later, &setup(boot(), RamMap::Own)),
-                &["-bios qboot.rom"],
-                &[],
-            ),
         ];
-        for (line, present, absent) in table {
-            for word in *present {
-                assert!(line.contains(word), "{word:?} is missing in {line}");
-            }
-            for word in *absent {
-                assert!(!line.contains(word), "{word:?} should not be in {line}");
-            }
-            assert!(line.contains("-sandbox on,"), "{line}");
-            assert!(
-                !line.contains("balloon"),
-                "a balloon punches holes into shared RAM"
-            );
+        for (start, ram, present, absent) in table {
+            check(&TCG, &setup(start.clone(), *ram), present, absent);
         }
+    }
+
+    #[test]
+    fn each_machine_has_its_words() {
+        let booted = setup(boot(), RamMap::Own);
+        let two = Setup {
+            vcpus: 2,
+            ..booted.clone()
+        };
+        check(
+            &TCG,
+            &two,
+            &["-smp 2", "thread=multi", "-cpu qemu64,+arat"],
+            &[],
+        );
+        let kvm = Model {
+            accel: Accel::Kvm,
+            ..TCG
+        };
+        check(
+            &kvm,
+            &booted,
+            &["-accel kvm", "pit=off,pic=off", "-cpu host"],
+            &["tb-size"],
+        );
+        let q35 = Model {
+            machine: MachineChoice::Q35,
+            ..TCG
+        };
+        let devices = [
+            "q35,smm=off",
+            "virtio-blk-pci-non-transitional,addr=0x3,drive=root",
+            "virtio-rng-pci",
+        ];
+        check(&q35, &booted, &devices, &["mmio"]);
+        check(
+            &Model { major: 10, ..TCG },
+            &booted,
+            &["-bios qboot.rom"],
+            &[],
+        );
     }
 
     #[test]

@@ -1,0 +1,144 @@
+//! RAM through layers, byte by byte against a plain copy of it.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use memory::{Image, LoadedRam, Loader, PAGE_BYTES};
+use proptest::prelude::*;
+use support::{RAM_PAGES, Ram, page_of, sample, write_image};
+
+fn read_all(ram: impl AsFd) -> Vec<u8> {
+    let file = File::from(ram.as_fd().try_clone_to_owned().unwrap());
+    let mut bytes = vec![0; RAM_PAGES as usize * PAGE_BYTES];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+fn layer() -> impl Strategy<Value = Vec<(u64, u8)>> {
+    // Seed 0 is a zero page: dropped from the first layer, kept in later ones.
+    let piece = (0..RAM_PAGES, 1_u64..300, 0_u8..4);
+    prop::collection::vec(piece, 0..4).prop_map(|pieces| {
+        let page = |(first, count, seed): (u64, u64, u8)| {
+            (first..RAM_PAGES.min(first + count)).map(move |page| (page, seed))
+        };
+        pieces.into_iter().flat_map(page).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_newest_page_counts(layers in prop::collection::vec(layer(), 1..5)) {
+        let dir = tempfile::tempdir().unwrap();
+        let ram_bytes = RAM_PAGES * PAGE_BYTES as u64;
+        let image = write_image(&dir.path().join("image"), |draft| {
+            for layer in &layers {
+                draft.write_layer(ram_bytes, &Ram::new(layer.iter().copied())).unwrap();
+            }
+            std::fs::write(draft.state_path(), "state").unwrap();
+        });
+        let loader = Loader::default();
+        let mut wanted = vec![0; RAM_PAGES as usize * PAGE_BYTES];
+        for (position, layer) in layers.iter().enumerate() {
+            for (page, seed) in layer {
+                let start = *page as usize * PAGE_BYTES;
+                wanted[start..start + PAGE_BYTES].copy_from_slice(&page_of(*seed));
+            }
+            let loaded = loader.load(&image, position + 1).unwrap();
+            prop_assert!(read_all(&*loaded) == wanted, "RAM of the first {} layers differs", position + 1);
+        }
+        prop_assert!(read_all(loader.copy(&image).unwrap()) == wanted, "the copy differs");
+        image.verify(loader.verified()).unwrap();
+    }
+}
+
+#[test]
+fn zero_pages_are_dropped_from_the_first_layer_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let ram_bytes = RAM_PAGES * PAGE_BYTES as u64;
+    let image = write_image(&dir.path().join("image"), |draft| {
+        let full = draft
+            .write_layer(ram_bytes, &Ram::new([(0, 1), (1, 0), (2, 2)]))
+            .unwrap();
+        assert_eq!(full.pages, 2);
+        let diff = draft.write_layer(ram_bytes, &Ram::new([(2, 0)])).unwrap();
+        assert_eq!(diff.pages, 1);
+        std::fs::write(draft.state_path(), "state").unwrap();
+    });
+    let loaded = Loader::default().load(&image, 2).unwrap();
+    assert!(
+        read_all(&*loaded)[2 * PAGE_BYTES..]
+            .iter()
+            .all(|byte| *byte == 0)
+    );
+}
+
+#[test]
+fn many_forks_share_one_copy_and_it_goes_with_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = sample(dir.path());
+    let loader = Loader::default();
+    let loaded: Vec<Arc<LoadedRam>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| loader.load(&image, 2).unwrap()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(loaded.iter().all(|ram| Arc::ptr_eq(ram, &loaded[0])));
+    assert!(loaded[0].resident_bytes().unwrap() >= 300 * PAGE_BYTES as u64);
+    // Another directory with the same bytes is the same RAM.
+    let (linked, _) = image.link_into(&dir.path().join("fork")).unwrap();
+    assert!(Arc::ptr_eq(&loader.load(&linked, 2).unwrap(), &loaded[0]));
+    assert!(loader.loaded(&image, 1).unwrap().is_none());
+    drop(loaded);
+    assert!(loader.loaded(&image, 2).unwrap().is_none());
+}
+
+#[test]
+fn loaded_ram_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let loaded = Loader::default().load(&sample(dir.path()), 2).unwrap();
+    let file = File::from(loaded.as_fd().try_clone_to_owned().unwrap());
+    assert!(file.write_all_at(b"x", 0).is_err());
+    assert!(file.set_len(1).is_err());
+}
+
+#[test]
+fn another_process_of_the_daemon_finds_loaded_ram_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = sample(dir.path());
+    let first = Loader::default().load(&image, 2).unwrap();
+    let descriptor = format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&first.as_fd())
+    );
+    let later = Loader::default();
+    let adopted = later
+        .adopt(descriptor.as_ref())
+        .unwrap()
+        .expect("it is sealed RAM");
+    assert_eq!(adopted.key(), first.key());
+    assert!(
+        Arc::ptr_eq(&later.load(&image, 2).unwrap(), &adopted),
+        "it was copied again"
+    );
+    assert!(later.adopt("/proc/self/exe".as_ref()).unwrap().is_none());
+}
+
+#[test]
+fn an_image_needs_its_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let image: Image = sample(dir.path());
+    for count in [0, 3] {
+        assert!(Loader::default().load(&image, count).is_err());
+    }
+}
