@@ -10,7 +10,7 @@ pub mod http;
 pub mod images;
 pub mod instances;
 mod logs;
-mod metrics;
+pub mod metrics;
 pub mod setup;
 pub mod store;
 pub mod tokens;

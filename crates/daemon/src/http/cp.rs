@@ -6,13 +6,13 @@ use api::cp::{
     CpClientFrame, CpDirection, CpEnd, CpError, CpHeader, CpResult, CpServerFrame, CpStart,
 };
 use axum::extract::State;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{Message, WebSocket};
 use axum::response::Response;
 use guest::{DownloadItem, EntryHeader, EntryKind, Link, LinkError, Owner, UploadKind, UploadSpec};
 
 use super::App;
 use super::error::ApiError;
-use super::extract::Key;
+use super::extract::{Key, Upgrade};
 use super::guest_files::path_info;
 use crate::instances::chain;
 
@@ -29,10 +29,11 @@ const PERMISSIONS: u32 = 0o777;
 pub(crate) async fn cp(
     State(app): State<App>,
     Key(key): Key,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let (_, link) = super::guest_link(&app, &key, model::Operation::Copy).await?;
     Ok(upgrade
+        .0?
         .max_message_size(MAX_MESSAGE)
         .on_upgrade(move |socket| serve(link, socket)))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::exec::{EXIT_NOT_STARTED, ExecExit, ExecRefusal, ExecResize, ExecStart, ExecStreams, tag};
 use axum::extract::State;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{Message, WebSocket};
 use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
@@ -15,7 +15,7 @@ use tracing::info;
 
 use super::App;
 use super::error::ApiError;
-use super::extract::Key;
+use super::extract::{Key, Upgrade};
 use crate::instances::chain;
 
 /// How long a client may take to say what to run.
@@ -29,10 +29,11 @@ const MAX_MESSAGE: usize = 1 << 20;
 pub(crate) async fn exec(
     State(app): State<App>,
     Key(key): Key,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let (id, link) = super::guest_link(&app, &key, model::Operation::Exec).await?;
     Ok(upgrade
+        .0?
         .max_message_size(MAX_MESSAGE)
         .on_upgrade(move |socket| serve(id, link, socket)))
 }

@@ -1,6 +1,7 @@
 //! Taking requests apart, so that what is wrong with one is said in its answer.
 
 use axum::body::Bytes;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -72,5 +73,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
             .await
             .map(|path| Key(path.0))
             .map_err(|error| ApiError::schema(format!("invalid path: {}", error.body_text())))
+    }
+}
+
+/// A websocket, if the request asks for one. Whether it does is only looked at after
+/// the instance: a client that cannot have the websocket is told the reason.
+pub(crate) struct Upgrade(pub Result<WebSocketUpgrade, ApiError>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
+        Ok(Self(upgrade.map_err(|error| {
+            ApiError::schema(format!("this path takes a websocket: {}", error.body_text()))
+        })))
     }
 }

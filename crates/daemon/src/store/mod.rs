@@ -6,6 +6,8 @@
 //! write; async callers go through [`Store::run`].
 
 mod error;
+#[cfg(feature = "faults")]
+mod hook;
 mod images;
 mod instances;
 mod schema;
@@ -18,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 pub use error::StoreError;
+#[cfg(feature = "faults")]
+pub use hook::Hook;
 pub use images::ImageRecord;
 pub use instances::{Entry, ForkRow, Found};
 
@@ -25,6 +29,8 @@ pub use instances::{Entry, ForkRow, Found};
 pub struct Store {
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
+    #[cfg(feature = "faults")]
+    hook: Option<Arc<dyn Hook>>,
 }
 
 impl Store {
@@ -38,7 +44,19 @@ impl Store {
         Ok(Self {
             writer: Mutex::new(writer),
             reader: Mutex::new(reader),
+            #[cfg(feature = "faults")]
+            hook: None,
         })
+    }
+
+    /// Lets `hook` see every [`Store::run`] from now on.
+    #[cfg(feature = "faults")]
+    #[must_use]
+    pub fn with_hook(self, hook: Arc<dyn Hook>) -> Self {
+        Self {
+            hook: Some(hook),
+            ..self
+        }
     }
 
     /// Runs `work` on a thread that may block. It runs to its end even if the caller
@@ -48,11 +66,20 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
     {
+        #[cfg(feature = "faults")]
+        if let Some(hook) = &self.hook {
+            hook.before().await?;
+        }
         let store = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || work(&store)).await {
+        let result = match tokio::task::spawn_blocking(move || work(&store)).await {
             Ok(result) => result,
             Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        };
+        #[cfg(feature = "faults")]
+        if let Some(hook) = &self.hook {
+            hook.after().await;
         }
+        result
     }
 
     fn write<T>(

@@ -1,0 +1,144 @@
+//! One life of the daemon.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use daemon::http::{AppState, Limits, router};
+use daemon::images::Images;
+use daemon::instances::{BootFiles, Context, Instances, Swept};
+use daemon::store::Store;
+use daemon::tokens::Tokens;
+use hypervisor::fake::FakeDriver;
+use images::ImageStore;
+use memory::{Loader, Verified};
+use metrics_exporter_prometheus::PrometheusHandle;
+use model::UnixMillis;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use super::World;
+use super::driver::{GatedDriver, Parts};
+use super::gate::Records;
+use super::guests::Agents;
+
+/// How long blocking work under way may take to end when a daemon is killed.
+const LAST_BREATH: Duration = Duration::from_secs(20);
+
+pub(crate) struct Daemon {
+    runtime: Option<Runtime>,
+    pub(crate) instances: Arc<Instances>,
+    pub(crate) router: Router,
+    pub(crate) swept: Swept,
+    /// Lets everything.
+    pub(crate) token: String,
+    pub(crate) tokens: Tokens,
+}
+
+impl Daemon {
+    pub(super) async fn start(world: &World) -> Self {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let context = context(world);
+        let layout = world.layout.clone();
+        let started = runtime.spawn(async move {
+            let roots = Arc::clone(&context.images);
+            let store = Arc::clone(&context.store);
+            let (instances, swept) = Instances::open(context).await.unwrap();
+            let images = Images::open(store, roots, now).await.unwrap();
+            let tokens = Tokens::open(&layout.token_secret()).unwrap();
+            let state = Arc::new(AppState {
+                instances: Arc::clone(&instances),
+                images,
+                tokens,
+                layout,
+                limits: Limits::default(),
+                hypervisor: "fake".to_owned(),
+                ready: true,
+                metrics: recorder(),
+                now,
+            });
+            (instances, swept, router(state))
+        });
+        let (instances, swept, router) = started.await.unwrap();
+        let tokens = Tokens::open(&world.layout.token_secret()).unwrap();
+        let token = tokens
+            .issue("test", Duration::from_secs(3600), None)
+            .unwrap();
+        Self {
+            runtime: Some(runtime),
+            instances,
+            router,
+            swept,
+            token,
+            tokens,
+        }
+    }
+
+    /// Where the daemon's tasks run.
+    pub(crate) fn runtime(&self) -> Handle {
+        self.runtime.as_ref().unwrap().handle().clone()
+    }
+
+    pub(super) async fn kill(mut self) {
+        let runtime = self.runtime.take().unwrap();
+        // Waiting for threads to end would block the test's own runtime.
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(LAST_BREATH))
+            .await
+            .unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn context(world: &World) -> Arc<Context> {
+    let verified = Verified::default();
+    let loader = Arc::new(Loader::new(verified.clone()));
+    let agents = Arc::new(Agents(Arc::clone(&world.machines)));
+    let driver = GatedDriver {
+        inner: Arc::new(FakeDriver::new(world.host.clone(), agents, loader)),
+        parts: Parts {
+            gate: Arc::clone(&world.gate),
+            machines: Arc::clone(&world.machines),
+        },
+        home: Handle::current(),
+    };
+    let hook = Arc::new(Records(Arc::clone(&world.gate)));
+    let store = Store::open(&world.layout.database())
+        .unwrap()
+        .with_hook(hook);
+    Arc::new(Context {
+        store: Arc::new(store),
+        images: Arc::new(ImageStore::open(&world.layout.images()).unwrap()),
+        verified,
+        driver: Arc::new(driver),
+        layout: world.layout.clone(),
+        boot: Some(BootFiles {
+            kernel: world.boot_file("kernel"),
+            initrd: world.boot_file("initrd"),
+        }),
+        starts: tokio::sync::Semaphore::new(4),
+        now,
+    })
+}
+
+/// One recorder for the whole process: that is how the metrics crate works.
+fn recorder() -> PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER
+        .get_or_init(|| daemon::metrics::install().unwrap())
+        .clone()
+}
+
+fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap())
+}
