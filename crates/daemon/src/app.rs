@@ -28,6 +28,7 @@ pub async fn run(config: Config) -> Result<()> {
     let layout = Layout::new(&config.data_dir);
     std::fs::create_dir_all(layout.instances())
         .with_context(|| format!("cannot create {}", config.data_dir.display()))?;
+    protect(&config)?;
     let _lock = lock(&layout.lock())?;
     let metrics = crate::metrics::install()?;
     let store = Arc::new(Store::open(&layout.database()).context("cannot open the records")?);
@@ -94,6 +95,19 @@ pub async fn run(config: Config) -> Result<()> {
 /// core only wait for each other.
 fn parallel_starts() -> usize {
     2 * std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Memory images hold whatever was in the guests' memory: nobody else may read them.
+/// VMMs with a user of their own must be able to reach their files by name.
+fn protect(config: &Config) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = if config.vmm_uid.is_some() {
+        0o711
+    } else {
+        0o700
+    };
+    std::fs::set_permissions(&config.data_dir, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot protect {}", config.data_dir.display()))
 }
 
 /// One daemon owns a data directory.

@@ -86,7 +86,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
         Ok(Self(upgrade.map_err(|error| {
-            ApiError::schema(format!("this path takes a websocket: {}", error.body_text()))
+            ApiError::schema(format!(
+                "this path takes a websocket: {}",
+                error.body_text()
+            ))
         })))
     }
 }

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::command::{Command, Envelope, Outcome};
-use super::context::Context;
+use super::context::{Context, LINK_DEADLINE};
 use super::journal::Journal;
 use super::layout::InstanceDir;
 use super::published::Published;
@@ -340,6 +340,17 @@ impl Actor {
         self.link = Some(up.link);
         self.events = Some(up.events);
         self.guest = GuestFact::Ready;
+    }
+
+    /// The line to the agent; waits for it while it is being made anew.
+    pub(super) async fn linked(&mut self) -> Result<Link, OpError> {
+        if self.link.is_none() {
+            let up = tokio::time::timeout(LINK_DEADLINE, joined(&mut self.bring_up))
+                .await
+                .map_err(|_| OpError::Timeout("waiting for the guest's agent"))??;
+            self.take_guest(up);
+        }
+        self.link.clone().ok_or(OpError::NotFound)
     }
 
     /// Marks the instance as gone: the actor ends after this request.

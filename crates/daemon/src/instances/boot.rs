@@ -38,7 +38,7 @@ impl Actor {
         let Err(error) = self.boot().await else {
             return Ok(());
         };
-        self.end_vm().await;
+        self.end_vm_or_warn().await;
         let message = chain(&error);
         self.save(move |record, _| {
             record.intent = None;
@@ -157,7 +157,7 @@ impl Actor {
         let why = chain(error);
         warn!(instance = %self.id, %why, "guest did not come up");
         self.journal.note(&format!("guest did not come up: {why}"));
-        self.end_vm().await;
+        self.end_vm_or_warn().await;
         self.record_down(Some(ExitInfo {
             code: None,
             message: Some(format!("guest did not come up: {why}")),
@@ -224,7 +224,7 @@ impl Actor {
     pub(super) async fn powered_off(&mut self) {
         self.vmm = VmmFact::Shutdown;
         self.show();
-        self.end_vm().await;
+        self.end_vm_or_warn().await;
         self.record_down(None).await;
         self.show();
     }

@@ -17,8 +17,11 @@ use crate::store::Store;
 pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 /// How long a woken guest may take to answer with its new identity.
 pub(crate) const RESUME_DEADLINE: Duration = Duration::from_secs(60);
-/// How long the guest's file systems may take to be written out before a standby.
+/// How long the guest's file systems may take to be written out, and its programs to be
+/// frozen, before a memory image is taken.
 pub(crate) const QUIESCE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an operation waits for a line to the agent that is being made anew.
+pub(crate) const LINK_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the program has between its stop signal and the kill.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long the guest may take to power off after its program is gone.

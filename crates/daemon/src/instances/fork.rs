@@ -74,19 +74,21 @@ impl Actor {
     /// The guest stands still only while its state and its changed pages are copied;
     /// hashing and writing to the disk happen when it runs again.
     async fn capture_running(&mut self, image: &ImageId) -> Result<(), OpError> {
-        self.quiesce().await;
         let vm = self.running_vm()?;
+        self.quiesce().await?;
         let began = std::time::Instant::now();
-        vm.pause().await?;
+        if let Err(error) = vm.pause().await {
+            self.wake_paused().await;
+            return Err(error.into());
+        }
         self.vmm = VmmFact::Paused;
         self.show_busy();
         let captured = self.capture(&vm, image, How::Copy).await;
         let resumed = vm.resume().await;
-        crate::metrics::source_paused(began.elapsed());
-        self.journal.note(&format!(
-            "paused for a fork for {} ms",
-            began.elapsed().as_millis()
-        ));
+        let paused = began.elapsed();
+        crate::metrics::source_paused(paused);
+        self.journal
+            .note(&format!("paused for a fork for {} ms", paused.as_millis()));
         self.look().await;
         self.show_busy();
         resumed?;

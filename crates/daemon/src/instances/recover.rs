@@ -51,7 +51,7 @@ impl Actor {
                 Ok(())
             }
             Repair::BootAgain => {
-                self.end_vm().await;
+                self.end_vm().await?;
                 // A first boot may have died before its disk was made; a later one has
                 // a disk, and if that is gone the boot must fail rather than start empty.
                 if self.record.started_at.is_none() && disk::chain(&self.dir).is_err() {
@@ -79,7 +79,7 @@ impl Actor {
                 Ok(())
             }
             Repair::FinishStop => {
-                self.end_vm().await;
+                self.end_vm().await?;
                 self.record_down(None).await;
                 Ok(())
             }

@@ -35,7 +35,7 @@ impl Actor {
     }
 
     async fn write_image(&mut self, image: &ImageId) -> Result<(), OpError> {
-        self.quiesce().await;
+        self.quiesce().await?;
         let vm = self.running_vm()?;
         vm.pause().await?;
         self.vmm = VmmFact::Paused;
@@ -79,21 +79,35 @@ impl Actor {
         Ok((draft, facts))
     }
 
-    /// The image is complete: from here on the machine is asleep, whatever happens.
+    /// The image is complete: from here on the machine is asleep, whatever happens. Only
+    /// if not even that can be recorded it goes on running, without the image.
     pub(super) async fn finish_standby(&mut self, image: &ImageId) -> Result<(), OpError> {
         let standby = image.clone();
         let now = (self.ctx.now)();
-        self.save(move |record, _| {
-            record.intent = None;
-            record.standby = Some(standby);
-            record.base = None;
-            record.stopped_at = Some(now);
-            Ok(())
-        })
-        .await?;
-        self.end_vm().await;
+        let recorded = self
+            .save(move |record, _| {
+                record.intent = None;
+                record.standby = Some(standby);
+                record.base = None;
+                record.stopped_at = Some(now);
+                Ok(())
+            })
+            .await;
+        if let Err(error) = recorded {
+            self.resume_after_failure(image).await;
+            return Err(error);
+        }
+        self.end_vm().await?;
         self.drop_images(Some(image));
-        disk::remove_tree(&self.dir.disk())
+        self.drop_disk();
+        Ok(())
+    }
+
+    /// Removes the live disk chain of a machine that sleeps: its image has links of its own.
+    fn drop_disk(&self) {
+        if let Err(error) = disk::remove_tree(&self.dir.disk()) {
+            warn!(instance = %self.id, why = %chain(&error), "disk links are left until it wakes");
+        }
     }
 
     /// Removes what was written of `image` and lets the machine run on.
@@ -102,9 +116,19 @@ impl Actor {
             warn!(instance = %self.id, why = %chain(&error), "a draft is left for the next sweep");
         }
         self.wake_paused().await;
-        self.clear_intent().await;
+        let cleared = self
+            .save(|record, _| {
+                record.intent = None;
+                record.standby = None;
+                Ok(())
+            })
+            .await;
+        if let Err(error) = cleared {
+            warn!(instance = %self.id, why = %chain(&error), "cannot record the end of a standby");
+        }
     }
 
+    /// Lets a machine that stands still run on, its programs included.
     pub(super) async fn wake_paused(&mut self) {
         self.look().await;
         if let (Some(vm), VmmFact::Paused) = (self.vm.clone(), &self.vmm)
@@ -115,15 +139,13 @@ impl Actor {
         self.look().await;
     }
 
-    /// Has the guest write its file systems out, so that the disk alone is good for a
-    /// fork that boots from it. A guest that does not answer sleeps all the same: its
-    /// unwritten data is in the image's RAM.
-    pub(super) async fn quiesce(&self) {
-        if let Some(link) = &self.link
-            && let Err(error) = link.quiesce(QUIESCE_DEADLINE).await
-        {
-            warn!(instance = %self.id, why = %chain(&error), "the guest did not quiesce");
-        }
+    /// Prepares the guest for a memory image: file systems are written out, so that the
+    /// disk alone is good for a fork that boots from it, and programs are frozen, so that
+    /// none of them runs in a fork before the fork has an identity of its own.
+    pub(super) async fn quiesce(&mut self) -> Result<(), OpError> {
+        let link = self.linked().await?;
+        link.quiesce(QUIESCE_DEADLINE).await?;
+        Ok(())
     }
 
     pub(super) fn running_vm(&self) -> Result<Arc<dyn Vm>, OpError> {
@@ -151,10 +173,8 @@ impl Actor {
 
     /// Ends what runs of a half-woken machine. Its image is untouched.
     pub(super) async fn back_to_standby(&mut self) {
-        self.end_vm().await;
-        if let Err(error) = disk::remove_tree(&self.dir.disk()) {
-            warn!(instance = %self.id, why = %chain(&error), "disk links are left");
-        }
+        self.end_vm_or_warn().await;
+        self.drop_disk();
         self.clear_intent().await;
     }
 

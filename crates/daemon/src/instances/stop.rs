@@ -17,7 +17,7 @@ impl Actor {
         })
         .await?;
         self.shut_guest_down().await;
-        self.end_vm().await;
+        self.end_vm().await?;
         self.record_down(None).await;
         Ok(())
     }
@@ -76,17 +76,24 @@ impl Actor {
         }
     }
 
-    /// Ends the VMM, if there is one; nothing of it is left afterwards.
-    pub(super) async fn end_vm(&mut self) {
+    /// Ends the VMM, if there is one; nothing of it is left afterwards. A VMM that cannot
+    /// even be killed stays known: forgetting it would leave it running for ever.
+    pub(super) async fn end_vm(&mut self) -> Result<(), OpError> {
         if let Some(vm) = self.vm.clone()
             && let Err(error) = vm.quit().await
         {
             warn!(instance = %self.id, why = %chain(&error), "the VMM did not quit; it is killed");
-            if let Err(error) = vm.kill().await {
-                warn!(instance = %self.id, why = %chain(&error), "the VMM could not be killed");
-            }
+            vm.kill().await?;
         }
         self.forget_vm();
+        Ok(())
+    }
+
+    /// As [`Actor::end_vm`], where nobody waits for the outcome.
+    pub(super) async fn end_vm_or_warn(&mut self) {
+        if let Err(error) = self.end_vm().await {
+            warn!(instance = %self.id, why = %chain(&error), "the VMM could not be ended");
+        }
     }
 
     /// Records that the machine is down, and drops the memory that it ran on.
@@ -151,7 +158,7 @@ impl Actor {
                 "it cannot be told whether its VMM still runs; see the daemon's log".to_owned(),
             ));
         }
-        self.end_vm().await;
+        self.end_vm().await?;
         self.hold = None;
         let root = self.dir.root().to_owned();
         tokio::task::spawn_blocking(move || disk::remove_tree(&root))
