@@ -97,6 +97,12 @@ impl Link {
         self.inner.router.phase()
     }
 
+    /// Whether everything in the guest but its agent stands still, as last heard. `true` as well
+    /// when a [`Link::quiesce`] was given up before its answer: then it is not known.
+    pub fn frozen(&self) -> bool {
+        self.inner.router.frozen()
+    }
+
     /// The agent's build, for people.
     pub fn agent_version(&self) -> &str {
         &self.inner.agent
@@ -140,15 +146,37 @@ impl Link {
         )
     }
 
-    /// Writes all file systems of the guest out.
+    /// Writes all file systems of the guest out and stops every process but the agent. They stand
+    /// still until [`Link::thaw`] or [`Link::resume`].
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] when a process cannot be stopped: all of them run on. After any other
+    /// error it is not known which; [`Link::thaw`] settles it.
+    pub async fn quiesce(&self, deadline: Duration) -> Result<(), LinkError> {
+        let was_frozen = self.frozen();
+        self.inner.router.set_frozen(true);
+        let answer = self
+            .call("quiesce", deadline, |call| ToGuest::Quiesce { call })
+            .await;
+        if let Err(LinkError::Refused(_)) = answer {
+            self.inner.router.set_frozen(was_frozen);
+        }
+        done(answer?)
+    }
+
+    /// Lets the processes of a machine that was frozen go on as they are: the machine is still the
+    /// one it was. One that became another machine needs [`Link::resume`] instead. Does nothing to
+    /// a machine that is not frozen.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn quiesce(&self, deadline: Duration) -> Result<(), LinkError> {
+    pub async fn thaw(&self, deadline: Duration) -> Result<(), LinkError> {
         done(
-            self.call("quiesce", deadline, |call| ToGuest::Quiesce { call })
+            self.call("thaw", deadline, |call| ToGuest::Thaw { call })
                 .await?,
-        )
+        )?;
+        self.inner.router.set_frozen(false);
+        Ok(())
     }
 
     /// Runs a command. Returns as soon as the request is on its way; a refusal comes from
@@ -252,6 +280,7 @@ impl Link {
     {
         let greeted = deadline.run("hello", greet(stream, first.as_ref())).await?;
         router.set_phase(greeted.ack.phase.clone());
+        router.set_frozen(greeted.ack.frozen);
         let agent = greeted.ack.agent.clone();
         let router = Arc::new(router);
         let (frames, queue) = mpsc::channel(WRITE_QUEUE);

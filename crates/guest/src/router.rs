@@ -29,6 +29,7 @@ pub(crate) struct Router {
 struct State {
     open: bool,
     phase: GuestPhase,
+    frozen: bool,
     events: Option<mpsc::Sender<GuestEvent>>,
     waiting: HashMap<CallId, Waiting>,
     /// What to tell the agent about a session, at most one entry for each.
@@ -56,6 +57,7 @@ impl Router {
             state: Mutex::new(State {
                 open: true,
                 phase: GuestPhase::Waiting,
+                frozen: false,
                 events: Some(events),
                 waiting: HashMap::new(),
                 notes: BTreeMap::new(),
@@ -71,6 +73,14 @@ impl Router {
 
     pub(crate) fn set_phase(&self, phase: GuestPhase) {
         self.lock().phase = phase;
+    }
+
+    pub(crate) fn frozen(&self) -> bool {
+        self.lock().frozen
+    }
+
+    pub(crate) fn set_frozen(&self, frozen: bool) {
+        self.lock().frozen = frozen;
     }
 
     /// Waits until the connection is gone.
@@ -220,8 +230,10 @@ impl Router {
 
     fn reply(&self, call: CallId, message: ToHost) {
         let mut state = self.lock();
-        if let ToHost::Started { pid, .. } = &message {
-            state.phase = GuestPhase::Started { pid: *pid };
+        match &message {
+            ToHost::Started { pid, .. } => state.phase = GuestPhase::Started { pid: *pid },
+            ToHost::Resumed { .. } => state.frozen = false,
+            _ => {}
         }
         if let Some(Waiting::Call(sender)) = state.waiting.remove(&call) {
             // The caller may have given up in this very moment.

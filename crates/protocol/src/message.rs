@@ -38,6 +38,8 @@ pub struct HelloAck {
     pub agent: String,
     /// How far the guest is.
     pub phase: GuestPhase,
+    /// Everything but the agent stands still: see [`ToGuest::Quiesce`].
+    pub frozen: bool,
 }
 
 /// Host to agent.
@@ -52,8 +54,8 @@ pub enum ToGuest {
         /// What to start.
         spec: Box<StartSpec>,
     },
-    /// The machine woke from a memory image: become the machine described; answered by
-    /// [`ToHost::Resumed`].
+    /// The machine woke from a memory image: become the machine described, then let its programs
+    /// go on; answered by [`ToHost::Resumed`].
     Resume {
         /// Call answered.
         call: CallId,
@@ -62,7 +64,10 @@ pub enum ToGuest {
         /// Who the machine is from now on.
         identity: Box<Identity>,
     },
-    /// Write all file systems out; answered by [`ToHost::Done`].
+    /// Write all file systems out, then stop every process but the agent, so that a memory image
+    /// taken now holds no program that could run before it has an identity. Answered by
+    /// [`ToHost::Done`] when all of them stand still; after [`ToHost::Failed`] all of them run.
+    /// Frozen until [`ToGuest::Thaw`], [`ToGuest::Resume`] or [`ToGuest::Shutdown`].
     Quiesce {
         /// Call answered.
         call: CallId,
@@ -151,6 +156,12 @@ pub enum ToGuest {
     /// The host has recorded [`ToHost::ProgramExited`]: the machine may power off. Answered by
     /// [`ToHost::Done`].
     ExitAck {
+        /// Call answered.
+        call: CallId,
+    },
+    /// The same machine goes on: let its processes run again. Answered by [`ToHost::Done`], also
+    /// when they run already.
+    Thaw {
         /// Call answered.
         call: CallId,
     },
@@ -275,7 +286,8 @@ impl ToGuest {
             | ToGuest::Cancel { .. }
             | ToGuest::Credit { .. }
             | ToGuest::Shutdown { .. }
-            | ToGuest::ExitAck { .. } => 0,
+            | ToGuest::ExitAck { .. }
+            | ToGuest::Thaw { .. } => 0,
         }
     }
 }

@@ -24,7 +24,7 @@ fn the_wire_form_of_every_message_is_frozen() {
 #[test]
 fn every_kind_of_message_has_a_sample() {
     let guest: BTreeSet<u8> = samples::to_guest().iter().map(index_to_guest).collect();
-    assert_eq!(guest, (0..16).collect());
+    assert_eq!(guest, (0..17).collect());
     let host: BTreeSet<u8> = samples::to_host().iter().map(index_to_host).collect();
     assert_eq!(host, (0..14).collect());
 }
@@ -59,6 +59,7 @@ fn index_to_guest(message: &ToGuest) -> u8 {
         ToGuest::Credit { .. } => 13,
         ToGuest::Shutdown { .. } => 14,
         ToGuest::ExitAck { .. } => 15,
+        ToGuest::Thaw { .. } => 16,
     }
 }
 

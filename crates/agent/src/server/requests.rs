@@ -58,6 +58,7 @@ impl<M: Machine> Server<M> {
             version,
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             phase: self.program.phase(),
+            frozen: false,
         }));
         if let Some(exit) = self.program.exit() {
             self.connection.send(&ToHost::ProgramExited(exit.clone()));
@@ -81,6 +82,7 @@ impl<M: Machine> Server<M> {
                 self.machine.sync();
                 self.send(&ToHost::Done { call });
             }
+            ToGuest::Thaw { call } => self.send(&ToHost::Done { call }),
             ToGuest::Stat { call, path, follow } => {
                 let result = self.context().and_then(|_| stat::stat(&path, follow));
                 self.answer(call, result.map(|info| ToHost::Path { call, info }));
@@ -174,7 +176,8 @@ impl<M: Machine> Server<M> {
             | ToGuest::Upload { .. }
             | ToGuest::Download { .. }
             | ToGuest::Shutdown { .. }
-            | ToGuest::ExitAck { .. } => {}
+            | ToGuest::ExitAck { .. }
+            | ToGuest::Thaw { .. } => {}
         }
     }
 

@@ -138,6 +138,7 @@ impl Connection {
             version,
             agent,
             phase,
+            frozen: false,
         }))
         .await;
         if let Some(exit) = exit {
@@ -166,7 +167,7 @@ impl Connection {
                     resumed.map(|hook| ToHost::Resumed { call, nonce, hook }),
                 ))
             }
-            ToGuest::Quiesce { call } => Some(ToHost::Done { call }),
+            ToGuest::Quiesce { call } | ToGuest::Thaw { call } => Some(ToHost::Done { call }),
             ToGuest::Stat { call, path, follow } => {
                 let state = self.shared.state();
                 let info = state

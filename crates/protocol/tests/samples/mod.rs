@@ -116,6 +116,7 @@ pub(crate) fn to_guest() -> Vec<ToGuest> {
             grace_ms: 10_000,
         },
         ToGuest::ExitAck { call: u32::MAX },
+        ToGuest::Thaw { call: 17 },
     ]
 }
 
@@ -127,12 +128,13 @@ pub(crate) fn to_host() -> Vec<ToHost> {
         signal: Some(9),
         message: Some("killed by signal 9".into()),
     };
-    let ack = |phase| {
+    let ack = |phase, frozen| {
         ToHost::HelloAck(HelloAck {
             nonce: 1,
             version: 1,
             agent: "0.1.0".into(),
             phase,
+            frozen,
         })
     };
     let entry = |kind| {
@@ -155,9 +157,9 @@ pub(crate) fn to_host() -> Vec<ToHost> {
     };
     let failure = Failure::new(FailureKind::NotFound, "no such file").at("/nowhere");
     vec![
-        ack(GuestPhase::Waiting),
-        ack(GuestPhase::Started { pid: 80 }),
-        ack(GuestPhase::Exited(exit.clone())),
+        ack(GuestPhase::Waiting, false),
+        ack(GuestPhase::Started { pid: 80 }, true),
+        ack(GuestPhase::Exited(exit.clone()), false),
         ToHost::HelloRefused {
             nonce: 2,
             version_min: 4,
