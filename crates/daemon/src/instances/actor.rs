@@ -86,7 +86,8 @@ impl Actor {
         let dir = ctx.layout.instance(&id);
         let (publish, published) = watch::channel(Published {
             generation: 0,
-            state: State::Stopped,
+            // What it was when it was last heard of; the first look corrects it.
+            state: record.phases.current,
             state_error: None,
             busy: false,
             deleted: false,
@@ -96,7 +97,7 @@ impl Actor {
             held_bytes: 0,
         });
         let journal = Journal::new(&dir);
-        let mut actor = Self {
+        let actor = Self {
             ctx,
             id,
             dir,
@@ -113,7 +114,6 @@ impl Actor {
             publish,
             gone: false,
         };
-        actor.show();
         (actor, published)
     }
 
@@ -149,6 +149,8 @@ impl Actor {
     async fn serve(&mut self, envelope: Envelope) {
         let began = Instant::now();
         let name = envelope.command.name();
+        // Whoever waits for a state must not take the one before the operation for the end.
+        self.show_busy();
         let result = self.carry_out(envelope.command).await;
         let elapsed = began.elapsed();
         crate::metrics::operation(name, result.is_ok(), elapsed);
@@ -171,8 +173,8 @@ impl Actor {
     async fn carry_out(&mut self, command: Command) -> Result<Outcome, OpError> {
         match command {
             Command::Fork(order) => {
-                let slots = self.make_forks(*order).await?;
-                return Ok(Outcome::Forks(slots));
+                let made = self.make_forks(*order).await?;
+                return Ok(Outcome::Forks(made));
             }
             Command::Create => self.create().await?,
             Command::Update(patch) => self.update(patch).await?,
@@ -226,19 +228,7 @@ impl Actor {
 
     /// The facts as far as the actor knows them.
     pub(super) fn facts(&self) -> Facts {
-        let image = match &self.record.standby {
-            None => ImageFact::None,
-            Some(id) => match memory::Image::open(&self.dir.image(id)) {
-                Ok(_) => ImageFact::Complete,
-                Err(error) => ImageFact::Missing(chain(&error)),
-            },
-        };
-        Facts {
-            vmm: self.vmm.clone(),
-            guest: self.guest,
-            image,
-            template: self.record.template,
-        }
+        facts(&self.record, self.vmm.clone(), self.guest, &self.dir)
     }
 
     /// Asks the VMM how it is.
@@ -302,20 +292,25 @@ impl Actor {
     }
 
     /// Writes the record. `change` sees it as it is in the database, with the number of
-    /// live forks, and may refuse.
+    /// live forks, and may refuse. The time in each state is written with it.
     pub(super) async fn save<F>(&mut self, change: F) -> Result<(), OpError>
     where
         F: FnOnce(&mut InstanceRecord, u64) -> Result<(), StoreError> + Send + 'static,
     {
         let id = self.id.clone();
         let phases = self.record.phases.clone();
+        let (vmm, guest, dir) = (self.vmm.clone(), self.guest, self.dir.clone());
+        let now = (self.ctx.now)();
         let (record, ()) = self
             .ctx
             .store
             .run(move |store| {
                 store.update(&id, |record, forks| {
                     record.phases = phases;
-                    change(record, forks)
+                    change(record, forks)?;
+                    let (state, _) = derive(&facts(record, vmm, guest, &dir));
+                    record.phases.enter(state, now);
+                    Ok(())
                 })
             })
             .await?;
@@ -356,6 +351,22 @@ impl Actor {
     /// Marks the instance as gone: the actor ends after this request.
     pub(super) fn end(&mut self) {
         self.gone = true;
+    }
+}
+
+fn facts(record: &InstanceRecord, vmm: VmmFact, guest: GuestFact, dir: &InstanceDir) -> Facts {
+    let image = match &record.standby {
+        None => ImageFact::None,
+        Some(id) => match memory::Image::open(&dir.image(id)) {
+            Ok(_) => ImageFact::Complete,
+            Err(error) => ImageFact::Missing(chain(&error)),
+        },
+    };
+    Facts {
+        vmm,
+        guest,
+        image,
+        template: record.template,
     }
 }
 

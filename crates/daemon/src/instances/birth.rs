@@ -1,11 +1,10 @@
 //! A fork coming to life, in its own actor.
 
 use model::{Intent, Target};
-use tracing::warn;
 
+use super::OpError;
 use super::actor::Actor;
 use super::command::Birth;
-use super::{OpError, chain};
 
 impl Actor {
     /// Brings a recorded fork that owns its bytes to its target. A fork that cannot be
@@ -14,9 +13,7 @@ impl Actor {
         let Err(error) = self.come_to_life(birth).await else {
             return Ok(());
         };
-        if let Err(left) = self.remove_for_good().await {
-            warn!(instance = %self.id, why = %chain(&left), "a failed fork is left for the next start");
-        }
+        self.unmake_self().await;
         Err(error)
     }
 

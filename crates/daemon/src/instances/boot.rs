@@ -235,6 +235,12 @@ impl Actor {
         self.journal
             .note(&format!("the VMM ended by itself: {reason}"));
         self.forget_vm();
+        if self.record.standby.is_some() {
+            // Its memory was safe already; only its end was missing.
+            self.clear_intent().await;
+            self.show();
+            return;
+        }
         let unexplained = self.record.exit.is_none().then(|| ExitInfo {
             code: None,
             message: Some("the VMM ended unexpectedly; see the vmm log".to_owned()),

@@ -99,12 +99,20 @@ pub(super) struct ForkSlot {
     pub made: Result<(InstanceRecord, Birth), OpError>,
 }
 
+/// The forks of one request, recorded.
+pub(super) struct MadeForks {
+    /// One for each, in order.
+    pub slots: Vec<ForkSlot>,
+    /// The source became a template by this.
+    pub promoted: bool,
+}
+
 /// What an actor answers.
 pub(super) enum Outcome {
     /// It is done, or was so already.
     Done,
     /// The forks to bring to life.
-    Forks(Vec<ForkSlot>),
+    Forks(MadeForks),
 }
 
 /// A command with the way back to whoever sent it.

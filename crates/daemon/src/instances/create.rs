@@ -6,12 +6,11 @@ use model::{
     InstanceId, InstanceRecord, InstanceSpec, Intent, MemoryOrigin, Name, PhaseClock, State,
     UnixMillis,
 };
-use tracing::warn;
 
 use super::actor::Actor;
 use super::command::Command;
 use super::registry::{Instances, send};
-use super::{OpError, chain, disk};
+use super::{OpError, disk};
 use crate::entropy;
 
 impl Instances {
@@ -63,9 +62,7 @@ impl Actor {
         let Err(error) = self.first_boot().await else {
             return Ok(());
         };
-        if let Err(left) = self.remove_for_good().await {
-            warn!(instance = %self.id, why = %chain(&left), "a failed create is left for the next start");
-        }
+        self.unmake_self().await;
         Err(error)
     }
 

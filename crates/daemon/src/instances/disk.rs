@@ -140,6 +140,15 @@ fn emptied(dir: &Path) -> Result<PathBuf, OpError> {
     Ok(dir.to_owned())
 }
 
+/// Removes a memory image, finished or not. A finished one stops being one first, so
+/// that a crash in between leaves no half image that looks whole.
+pub(super) fn remove_image(dir: &Path) -> Result<(), OpError> {
+    match Image::open(dir) {
+        Ok(image) => Ok(image.remove()?),
+        Err(_) => remove_tree(dir),
+    }
+}
+
 /// Removes a directory with all it holds; one that is not there is fine.
 pub(super) fn remove_tree(dir: &Path) -> Result<(), OpError> {
     match fs::remove_dir_all(dir) {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
 use model::{InstanceId, State};
+use tracing::warn;
 
-use super::OpError;
 use super::command::{Command, ForkOrder, ForkResult, ForkSlot, Outcome};
 use super::registry::{Instances, send};
+use super::{OpError, chain};
 
 /// Births that are under way at one time for one request; how many VMMs really start
 /// together is bounded for the whole daemon in [`super::Context::starts`].
@@ -37,15 +38,19 @@ impl Instances {
         source: &InstanceId,
         order: ForkOrder,
     ) -> Result<Vec<ForkResult>, OpError> {
-        let Outcome::Forks(slots) = self.call(source, Command::Fork(Box::new(order))).await? else {
+        let Outcome::Forks(made) = self.call(source, Command::Fork(Box::new(order))).await? else {
             return Err(OpError::NotFound);
         };
-        let mut results: Vec<ForkResult> = stream::iter(slots)
+        let mut results: Vec<ForkResult> = stream::iter(made.slots)
             .map(|slot| self.raise(slot))
             .buffered(PARALLEL_BIRTHS)
             .collect()
             .await;
-        if results.iter().all(|result| result.outcome.is_err())
+        let none_lives = results.iter().all(|result| result.outcome.is_err());
+        if none_lives && made.promoted {
+            self.take_promotion_back(source).await;
+        }
+        if none_lives
             && let Some(ForkResult {
                 outcome: Err(first),
                 ..
@@ -54,6 +59,17 @@ impl Instances {
             return Err(first);
         }
         Ok(results)
+    }
+
+    /// A fork that fails leaves nothing behind, the promotion of its source included. If
+    /// somebody else has forked the template meanwhile, the lock keeps it one.
+    async fn take_promotion_back(&self, source: &InstanceId) {
+        match self.call(source, Command::Demote).await {
+            Ok(_) | Err(OpError::Refused(_) | OpError::NotFound) => {}
+            Err(error) => {
+                warn!(instance = %source, why = %chain(&error), "it is left a template");
+            }
+        }
     }
 
     async fn raise(self: &Arc<Self>, slot: ForkSlot) -> ForkResult {

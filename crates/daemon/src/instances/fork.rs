@@ -14,7 +14,7 @@ use model::{
 use tracing::warn;
 
 use super::actor::Actor;
-use super::command::{Birth, ForkOrder, ForkSlot};
+use super::command::{Birth, ForkOrder, ForkSlot, MadeForks};
 use super::layout::InstanceDir;
 use super::standby::{blocking, blocking_op};
 use super::{OpError, chain, disk};
@@ -23,22 +23,39 @@ use crate::store::{ForkRow, StoreError};
 
 impl Actor {
     /// Records the forks of one request and hands them their bytes.
-    pub(super) async fn make_forks(&mut self, order: ForkOrder) -> Result<Vec<ForkSlot>, OpError> {
+    pub(super) async fn make_forks(&mut self, order: ForkOrder) -> Result<MadeForks, OpError> {
         self.look().await;
         let plan = plan_fork(order.ask, self.state())?;
         let names = fork_names(&order.name, plan.count)?;
+        let slots = self.make_planned(&order, plan, names).await;
+        if !self.record.template {
+            // Only templates keep their memory loaded, and this did not become one.
+            self.hold = None;
+        }
+        Ok(MadeForks {
+            slots: slots?,
+            promoted: plan.mode == (ForkMode::Share { promote: true }),
+        })
+    }
+
+    async fn make_planned(
+        &mut self,
+        order: &ForkOrder,
+        plan: ForkPlan,
+        names: Vec<Name>,
+    ) -> Result<Vec<ForkSlot>, OpError> {
         match plan.mode {
             ForkMode::Share { .. } => {
                 self.ensure_hold().await?;
                 let image = self.record.standby.clone().ok_or(OpError::NotFound)?;
-                self.fork_from_image(&order, plan, names, Some(image)).await
+                self.fork_from_image(order, plan, names, Some(image)).await
             }
             ForkMode::Copy => {
                 let image = self.record.standby.clone().ok_or(OpError::NotFound)?;
-                self.fork_from_image(&order, plan, names, Some(image)).await
+                self.fork_from_image(order, plan, names, Some(image)).await
             }
-            ForkMode::Disk => self.fork_from_image(&order, plan, names, None).await,
-            ForkMode::Capture => self.fork_running(&order, plan, names).await,
+            ForkMode::Disk => self.fork_from_image(order, plan, names, None).await,
+            ForkMode::Capture => self.fork_running(order, plan, names).await,
         }
     }
 
@@ -65,7 +82,7 @@ impl Actor {
             }
             Err(error) => Err(error),
         };
-        if let Err(error) = disk::remove_tree(&self.dir.image(&image)) {
+        if let Err(error) = disk::remove_image(&self.dir.image(&image)) {
             warn!(instance = %self.id, why = %chain(&error), "a capture is left for the next sweep");
         }
         result
@@ -85,13 +102,18 @@ impl Actor {
         self.show_busy();
         let captured = self.capture(&vm, image, How::Copy).await;
         let resumed = vm.resume().await;
+        if resumed.is_err() {
+            self.wake_paused().await;
+        }
         let paused = began.elapsed();
         crate::metrics::source_paused(paused);
         self.journal
             .note(&format!("paused for a fork for {} ms", paused.as_millis()));
         self.look().await;
         self.show_busy();
-        resumed?;
+        if self.vmm != VmmFact::Running {
+            resumed?;
+        }
         let (draft, facts) = captured?;
         blocking(move || draft.finish(facts)).await?;
         Ok(())

@@ -2,7 +2,7 @@
 
 use hypervisor::{RamUse, RestorePlan, Vm, Wake};
 use memory::{Draft, How, Image, ManifestFacts, NewDisk};
-use model::{ImageId, Intent, VmmFact};
+use model::{ImageId, Intent, MemoryMode, VmmFact};
 use protocol::Identity;
 use std::sync::Arc;
 use tracing::warn;
@@ -11,6 +11,9 @@ use super::actor::{Actor, Up};
 use super::context::{QUIESCE_DEADLINE, RESUME_DEADLINE};
 use super::{OpError, chain, disk, identity};
 use crate::entropy;
+
+/// How often a machine that has to run on is told so.
+const RESUME_ATTEMPTS: usize = 3;
 
 impl Actor {
     /// Running → Paused → Standby. Until the image is complete and recorded the VMM is
@@ -80,13 +83,13 @@ impl Actor {
     }
 
     /// The image is complete: from here on the machine is asleep, whatever happens. Only
-    /// if not even that can be recorded it goes on running, without the image.
+    /// if not even that can be recorded it goes on running, without the image. The intent
+    /// stays until the VMM has ended, so that a crash in between is finished as well.
     pub(super) async fn finish_standby(&mut self, image: &ImageId) -> Result<(), OpError> {
         let standby = image.clone();
         let now = (self.ctx.now)();
         let recorded = self
             .save(move |record, _| {
-                record.intent = None;
                 record.standby = Some(standby);
                 record.base = None;
                 record.stopped_at = Some(now);
@@ -100,6 +103,7 @@ impl Actor {
         self.end_vm().await?;
         self.drop_images(Some(image));
         self.drop_disk();
+        self.clear_intent().await;
         Ok(())
     }
 
@@ -112,7 +116,7 @@ impl Actor {
 
     /// Removes what was written of `image` and lets the machine run on.
     pub(super) async fn resume_after_failure(&mut self, image: &ImageId) {
-        if let Err(error) = disk::remove_tree(&self.dir.image(image)) {
+        if let Err(error) = disk::remove_image(&self.dir.image(image)) {
             warn!(instance = %self.id, why = %chain(&error), "a draft is left for the next sweep");
         }
         self.wake_paused().await;
@@ -128,13 +132,17 @@ impl Actor {
         }
     }
 
-    /// Lets a machine that stands still run on, its programs included.
+    /// Lets a machine that stands still run on, its programs included. It is tried more
+    /// than once: nothing else would ever wake it.
     pub(super) async fn wake_paused(&mut self) {
-        self.look().await;
-        if let (Some(vm), VmmFact::Paused) = (self.vm.clone(), &self.vmm)
-            && let Err(error) = vm.resume().await
-        {
-            warn!(instance = %self.id, why = %chain(&error), "the machine could not be resumed");
+        for _ in 0..RESUME_ATTEMPTS {
+            self.look().await;
+            let (Some(vm), VmmFact::Paused) = (self.vm.clone(), &self.vmm) else {
+                return;
+            };
+            if let Err(error) = vm.resume().await {
+                warn!(instance = %self.id, why = %chain(&error), "the machine could not be resumed");
+            }
         }
         self.look().await;
     }
@@ -162,12 +170,25 @@ impl Actor {
         let Some(image) = self.record.standby.clone() else {
             return Err(OpError::NotFound);
         };
-        match self.wake(&image, RamUse::Own, false).await {
+        let awake = match self.wake(&image, RamUse::Own, false).await {
             Ok(()) => self.record_awake(image).await,
-            Err(error) => {
-                self.back_to_standby().await;
-                Err(error)
-            }
+            Err(error) => Err(error),
+        };
+        if awake.is_err() {
+            self.back_to_standby().await;
+        }
+        awake
+    }
+
+    /// A fork that was promised a full copy gets it when it first wakes; later images are
+    /// its own and shared with nobody.
+    fn ram_use(&self, image: &ImageId) -> RamUse {
+        let memory = &self.record.memory;
+        let promised = memory.mode == MemoryMode::Copied && memory.image_id.as_ref() == Some(image);
+        if promised {
+            RamUse::Copied
+        } else {
+            RamUse::Own
         }
     }
 

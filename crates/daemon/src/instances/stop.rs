@@ -102,6 +102,7 @@ impl Actor {
         let saved = self
             .save(move |record, _| {
                 record.intent = None;
+                record.standby = None;
                 record.base = None;
                 record.stopped_at = Some(now);
                 if exit.is_some() {
@@ -127,7 +128,7 @@ impl Actor {
             if keep.is_some_and(|id| entry.file_name() == id.as_str()) {
                 continue;
             }
-            if let Err(error) = disk::remove_tree(&entry.path()) {
+            if let Err(error) = disk::remove_image(&entry.path()) {
                 warn!(instance = %self.id, why = %chain(&error), "a memory image is left for the next sweep");
             }
         }
@@ -148,6 +149,23 @@ impl Actor {
             self.shut_guest_down().await;
         }
         self.remove_for_good().await
+    }
+
+    /// Removes an instance that could not be made. That is recorded first: a start of the
+    /// daemon must not finish what was reported as failed.
+    pub(super) async fn unmake_self(&mut self) {
+        let marked = self
+            .save(|record, _| {
+                record.intent = Some(Intent::Delete);
+                Ok(())
+            })
+            .await;
+        if let Err(error) = marked {
+            warn!(instance = %self.id, why = %chain(&error), "cannot record that it is to be removed");
+        }
+        if let Err(error) = self.remove_for_good().await {
+            warn!(instance = %self.id, why = %chain(&error), "a failed instance is left for the next start");
+        }
     }
 
     /// The deeds of a deletion; each may run again after a crash.
