@@ -3,9 +3,13 @@
 mod agent;
 mod assets;
 mod check;
+mod demo;
 mod image;
+mod interrupt;
+mod private_daemon;
 mod process;
 mod setup_host;
+mod table;
 mod test;
 mod tidy;
 mod workspace;
@@ -38,6 +42,8 @@ enum Command {
     },
     /// Make everything a guest needs under target/assets: agent, kernel, initrd, images.
     Assets,
+    /// Show the whole thing on real guests, checking every step.
+    Demo,
     /// Formatting, clippy and tidy.
     Check,
     /// The rules that clippy cannot see: sizes, names, words, who depends on whom.
@@ -58,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Command::Agent => agent::build(&workspace).map(|path| println!("{}", path.display())),
         Command::Image { out } => image::run(&workspace, &out),
         Command::Assets => assets::run(&workspace),
+        Command::Demo => demo::run(&workspace),
         Command::Check => check::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
         Command::Test { arguments } => test::run(&workspace, &arguments),
