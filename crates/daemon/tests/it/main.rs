@@ -9,4 +9,7 @@ mod scenarios;
 
 mod crashes;
 mod faults;
+mod forks;
+mod images;
 mod lifecycle;
+mod templates;

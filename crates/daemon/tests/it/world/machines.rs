@@ -53,10 +53,6 @@ impl Machines {
         self.inner().pretences.insert(id.to_owned(), pretence);
     }
 
-    pub(crate) fn pretend_no_more(&self, id: &str) {
-        self.inner().pretences.remove(id);
-    }
-
     /// Machines whose VMM has not ended: instance, pid, and what they really do.
     pub(crate) async fn alive(&self) -> Vec<(String, i32, VmStatus)> {
         let started = self.inner().started.clone();

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 pub(crate) use daemon::Daemon;
 pub(crate) use gate::{Gate, When};
 pub(crate) use http::Answer;
-pub(crate) use look::Picture;
+pub(crate) use look::names;
 pub(crate) use machines::{Machines, Pretence};
 
 /// Name of the image that every world has.
@@ -43,7 +43,7 @@ pub(crate) const OTHER_DIGEST: &str =
 pub(crate) const OVERLAY: &str = "16MB";
 
 pub(crate) struct World {
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
     pub(crate) layout: Layout,
     pub(crate) host: FakeHost,
     pub(crate) machines: Arc<Machines>,
@@ -78,7 +78,7 @@ impl World {
         std::fs::create_dir_all(blank.parent().unwrap()).unwrap();
         std::fs::write(blank, "an empty disk").unwrap();
         Self {
-            dir,
+            _dir: dir,
             layout,
             host: FakeHost::new(),
             machines: Arc::default(),

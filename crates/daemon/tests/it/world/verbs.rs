@@ -109,4 +109,29 @@ impl World {
         };
         self.daemon().runtime().spawn(work).await.unwrap()
     }
+
+    /// Deletes what has expired, as the daemon does every second.
+    pub(crate) async fn reap(&self) {
+        let instances = std::sync::Arc::clone(&self.daemon().instances);
+        let work = self
+            .daemon()
+            .runtime()
+            .spawn(async move { instances.reap().await });
+        work.await.unwrap().unwrap();
+    }
+
+    /// The text of a record.
+    pub(crate) fn raw_record(&self, id: &str) -> String {
+        let database = rusqlite::Connection::open(self.layout.database()).unwrap();
+        let query = "SELECT record FROM instances WHERE id = ?1";
+        database.query_row(query, [id], |row| row.get(0)).unwrap()
+    }
+
+    /// Replaces the text of a record, as a fault of the disk or of another version would.
+    pub(crate) fn set_raw_record(&self, id: &str, text: &str) {
+        let database = rusqlite::Connection::open(self.layout.database()).unwrap();
+        database.busy_timeout(PATIENCE).unwrap();
+        let change = "UPDATE instances SET record = ?2 WHERE id = ?1";
+        assert_eq!(database.execute(change, [id, text]).unwrap(), 1);
+    }
 }
