@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::actor::{Actor, Up};
 use super::command::StartOverrides;
-use super::context::BOOT_DEADLINE;
+use super::context::{BOOT_DEADLINE, THAW_DEADLINE};
 use super::identity;
 use super::layout::LogSource;
 use super::{OpError, chain, disk};
@@ -274,6 +274,10 @@ async fn come_up(vm: Arc<dyn Vm>, mut spec: StartSpec) -> Result<Up, OpError> {
             // The clock has gone on while the guest booted.
             spec.wall_clock_ns = identity::wall_clock_ns();
             link.start(spec, BOOT_DEADLINE).await?;
+        }
+        // Frozen by a standby that a crash of the daemon cut short.
+        GuestPhase::Started { .. } | GuestPhase::Exited(_) if link.frozen() => {
+            link.thaw(THAW_DEADLINE).await?;
         }
         GuestPhase::Started { .. } | GuestPhase::Exited(_) => {}
     }

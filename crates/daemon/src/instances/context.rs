@@ -20,6 +20,8 @@ pub(crate) const RESUME_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the guest's file systems may take to be written out, and its programs to be
 /// frozen, before a memory image is taken.
 pub(crate) const QUIESCE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the guest's programs may take to go on.
+pub(crate) const THAW_DEADLINE: Duration = Duration::from_secs(5);
 /// How long an operation waits for a line to the agent that is being made anew.
 pub(crate) const LINK_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the program has between its stop signal and the kill.

@@ -92,7 +92,10 @@ impl Actor {
     /// hashing and writing to the disk happen when it runs again.
     async fn capture_running(&mut self, image: &ImageId) -> Result<(), OpError> {
         let vm = self.running_vm()?;
-        self.quiesce().await?;
+        if let Err(error) = self.quiesce().await {
+            self.thaw().await;
+            return Err(error);
+        }
         let began = std::time::Instant::now();
         if let Err(error) = vm.pause().await {
             self.wake_paused().await;
@@ -106,6 +109,7 @@ impl Actor {
             self.wake_paused().await;
         }
         let paused = began.elapsed();
+        self.thaw().await;
         crate::metrics::source_paused(paused);
         self.journal
             .note(&format!("paused for a fork for {} ms", paused.as_millis()));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::actor::{Actor, Up};
-use super::context::{QUIESCE_DEADLINE, RESUME_DEADLINE};
+use super::context::{QUIESCE_DEADLINE, RESUME_DEADLINE, THAW_DEADLINE};
 use super::{OpError, chain, disk, identity};
 use crate::entropy;
 
@@ -156,6 +156,15 @@ impl Actor {
         Ok(())
     }
 
+    /// Lets the programs of the same machine go on.
+    pub(super) async fn thaw(&self) {
+        if let Some(link) = &self.link
+            && let Err(error) = link.thaw(THAW_DEADLINE).await
+        {
+            warn!(instance = %self.id, why = %chain(&error), "the guest's programs could not be thawed");
+        }
+    }
+
     pub(super) fn running_vm(&self) -> Result<Arc<dyn Vm>, OpError> {
         self.vm.clone().ok_or(OpError::NotFound)
     }
@@ -170,7 +179,8 @@ impl Actor {
         let Some(image) = self.record.standby.clone() else {
             return Err(OpError::NotFound);
         };
-        let awake = match self.wake(&image, RamUse::Own, false).await {
+        let ram = self.ram_use(&image);
+        let awake = match self.wake(&image, ram, false).await {
             Ok(()) => self.record_awake(image).await,
             Err(error) => Err(error),
         };
