@@ -167,6 +167,9 @@ async fn read_lines(
 ) {
     let mut reader = BufReader::new(read);
     let mut line = Vec::new();
+    // QEMU sends an answer some time after it has found it, and an event in between goes before it. So events are
+    // always right, and an answer is as long as there was none.
+    let mut told_by_event = false;
     loop {
         line.clear();
         let read = (&mut reader)
@@ -183,7 +186,8 @@ async fn read_lines(
             }
             Ok(Message::Answer { id, result }) => {
                 // Before the answer is passed on, so that who asked for the status also sees it in the watch.
-                if let Ok(Value::Object(answer)) = &result
+                if !told_by_event
+                    && let Ok(Value::Object(answer)) = &result
                     && let Some(Value::String(name)) = answer.get("status")
                 {
                     status.send_replace(Some(message::status(name)));
@@ -194,6 +198,7 @@ async fn read_lines(
                 }
             }
             Ok(Message::Status(change)) => {
+                told_by_event = true;
                 status.send_modify(|status| *status = Some(change.apply(*status)));
             }
             Ok(Message::Greeting | Message::Other) => {}
@@ -201,4 +206,40 @@ async fn read_lines(
     }
     // Dropping the senders wakes all who wait.
     lock(&pending).clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What QEMU says, line by line.
+    async fn read(lines: &[&str]) -> Option<VmStatus> {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
+        theirs
+            .write_all(lines.join("\n").as_bytes())
+            .await
+            .expect("room");
+        theirs.write_all(b"\n").await.expect("room");
+        drop(theirs);
+        let (sender, status) = watch::channel(None);
+        let (read, _write) = ours.into_split();
+        read_lines(read, Pending::default(), sender).await;
+        *status.borrow()
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_an_event_has_overtaken_says_nothing() {
+        let waiting = r#"{"return": {"status": "inmigrate", "running": false}, "id": 2}"#;
+        let paused = r#"{"return": {"status": "paused", "running": false}, "id": 3}"#;
+        let resumed = r#"{"event": "RESUME", "timestamp": {}}"#;
+        for (lines, status) in [
+            (&[waiting][..], VmStatus::Prelaunch),
+            (&[waiting, resumed], VmStatus::Running),
+            (&[resumed, waiting], VmStatus::Running),
+            (&[waiting, paused], VmStatus::Paused),
+            (&[resumed, paused], VmStatus::Running),
+        ] {
+            assert_eq!(read(lines).await, Some(status), "{lines:?}");
+        }
+    }
 }
