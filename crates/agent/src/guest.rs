@@ -8,6 +8,8 @@ use protocol::{Failure, FailureKind, Identity, MachineId, StartSpec};
 use rustix::system::{RebootCommand, reboot, sethostname};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
+use crate::enclosure::Enclosure;
+use crate::freezer::Freezer;
 use crate::identity::IdentityFiles;
 use crate::machine::Machine;
 use crate::root::Writable;
@@ -17,6 +19,8 @@ use crate::{root, sys};
 pub(crate) struct Guest {
     /// Opened before the image has a say in what `/dev` holds.
     random: File,
+    /// A kernel that has none runs programs all the same; only images cannot be taken.
+    freezer: io::Result<Freezer>,
     root: Option<Root>,
     /// How often this memory became another machine.
     generation: u64,
@@ -46,6 +50,7 @@ impl Guest {
             .open("/dev/urandom")?;
         Ok(Guest {
             random,
+            freezer: Freezer::create(),
             root: None,
             generation: 0,
         })
@@ -86,6 +91,17 @@ impl Guest {
     }
 }
 
+impl Guest {
+    fn freezer(&self) -> Result<&Freezer, Failure> {
+        self.freezer.as_ref().map_err(|error| {
+            Failure::new(
+                FailureKind::Io,
+                format!("the guest's kernel cannot freeze programs: {error}"),
+            )
+        })
+    }
+}
+
 impl Machine for Guest {
     fn set_up(&mut self, spec: &StartSpec) -> Result<(), Failure> {
         let writable = step("set up the root file system", root::switch())?;
@@ -116,6 +132,18 @@ impl Machine for Guest {
 
     fn sync(&mut self) {
         rustix::fs::sync();
+    }
+
+    fn enclosure(&self) -> Option<&Enclosure> {
+        self.freezer.as_ref().ok().map(Freezer::enclosure)
+    }
+
+    fn freeze(&mut self) -> Result<(), Failure> {
+        self.freezer()?.freeze()
+    }
+
+    fn thaw(&mut self) -> Result<(), Failure> {
+        self.freezer()?.thaw()
     }
 
     fn power_off(&mut self) {

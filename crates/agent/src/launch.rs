@@ -9,6 +9,7 @@ use protocol::ExitStatus;
 use rustix::process::{Gid, Uid};
 
 use crate::account::Account;
+use crate::enclosure::Enclosure;
 use crate::sys::{BeforeExec, prepare};
 
 /// A process to start.
@@ -18,6 +19,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) env: &'a [(String, String)],
     pub(crate) cwd: &'a Path,
     pub(crate) account: &'a Account,
+    pub(crate) enclosure: Option<&'a Enclosure>,
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
@@ -59,6 +61,7 @@ pub(crate) fn launch(launch: Launch<'_>) -> Result<u32, NotStarted> {
     prepare(
         &mut command,
         BeforeExec {
+            enclosure: launch.enclosure.cloned(),
             terminal: launch.terminal,
             become_user: switch_to(launch.account),
         },
@@ -124,6 +127,7 @@ mod tests {
             )],
             cwd: Path::new("/"),
             account: &crate::account::resolve("", "", "").unwrap(),
+            enclosure: None,
             stdin: File::open("/dev/null").unwrap().into(),
             stdout: write.try_clone().unwrap().into(),
             stderr: write.into(),

@@ -10,8 +10,10 @@ mod boot;
 mod children;
 mod connection;
 mod download;
+mod enclosure;
 mod environment;
 mod exec;
+mod freezer;
 mod guest;
 mod identity;
 mod launch;
@@ -30,5 +32,6 @@ mod sys;
 mod upload;
 
 pub use boot::run;
+pub use enclosure::Enclosure;
 pub use machine::Machine;
 pub use server::{Hangup, Reaping, Server};

@@ -2,6 +2,8 @@
 
 use protocol::{Failure, Identity, StartSpec};
 
+use crate::Enclosure;
+
 /// The machine under the server: the guest itself when it is PID 1, something harmless in tests.
 pub trait Machine {
     /// Makes the freshly booted machine ready for its program: root file system, identity, entropy,
@@ -19,6 +21,22 @@ pub trait Machine {
 
     /// Writes all file systems out.
     fn sync(&mut self);
+
+    /// Where every process that the server starts goes before it runs its program. Without one the
+    /// machine cannot freeze.
+    fn enclosure(&self) -> Option<&Enclosure>;
+
+    /// Stops everything in the enclosure; returns when it stands still.
+    ///
+    /// # Errors
+    /// What does not stop; everything runs then.
+    fn freeze(&mut self) -> Result<(), Failure>;
+
+    /// Lets everything in the enclosure go on.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    fn thaw(&mut self) -> Result<(), Failure>;
 
     /// Ends all processes, writes all file systems out and switches the machine off. As PID 1 it
     /// does not return.

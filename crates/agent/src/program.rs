@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::account::Account;
+use crate::enclosure::Enclosure;
 use crate::launch::{Launch, NotStarted, launch};
 use crate::log::LogPort;
 use crate::sys;
@@ -35,6 +36,7 @@ impl Program {
         spec: &StartSpec,
         env: &[(String, String)],
         account: &Account,
+        enclosure: Option<&Enclosure>,
         log: &mut LogPort,
     ) -> Result<u32, Errno> {
         let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -61,6 +63,7 @@ impl Program {
             env,
             cwd: workdir.as_ref(),
             account,
+            enclosure,
             stdin,
             stdout,
             stderr,

@@ -1,7 +1,7 @@
 //! The system calls that no safe binding covers. Everything else of the agent is safe code.
 #![expect(
     unsafe_code,
-    reason = "raw ioctl, signalfd, kill and the code between fork and exec"
+    reason = "raw ioctl, signalfd, kill, unshare and the code between fork and exec"
 )]
 
 use std::io;
@@ -10,6 +10,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{Gid, Uid};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::enclosure::Enclosure;
 
 /// `RNDADDENTROPY` of linux/random.h: `_IOW('R', 0x03, int [2])`.
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
@@ -109,9 +112,18 @@ pub(crate) fn interface_up(name: &str) -> io::Result<()> {
     }
 }
 
+/// Makes the cgroup this process is in the top of all that it and its children see of cgroups.
+pub(crate) fn new_cgroup_namespace() -> io::Result<()> {
+    // SAFETY: a cgroup namespace changes how paths of cgroups read, and nothing of this process's
+    // memory or descriptors.
+    Ok(unsafe { unshare_unsafe(UnshareFlags::NEWCGROUP) }?)
+}
+
 /// What a new process does between fork and exec, beyond what [`Command`] can be told.
 #[derive(Debug)]
 pub(crate) struct BeforeExec {
+    /// Where the process must be before it is anybody.
+    pub(crate) enclosure: Option<Enclosure>,
     /// Make standard input the controlling terminal of the new session.
     pub(crate) terminal: bool,
     /// Groups, group and user to become, in this order.
@@ -121,6 +133,9 @@ pub(crate) struct BeforeExec {
 /// Arranges that the process leads a new session and becomes its user.
 pub(crate) fn prepare(command: &mut Command, before: BeforeExec) {
     let run = move || -> io::Result<()> {
+        if let Some(enclosure) = &before.enclosure {
+            enclosure.enter()?;
+        }
         unblock_signals()?;
         rustix::process::setsid()?;
         if before.terminal {

@@ -57,6 +57,9 @@ impl<M: Machine> Server<M> {
             .as_ref()
             .map_or(libc::SIGTERM, |context| context.stop_signal);
         self.program.signal(signal.unwrap_or(stop_signal));
+        // A program that stands still finds the signal when it goes on. One that cannot go on is
+        // killed when its time is over.
+        let _ = self.thaw();
         let now = Instant::now();
         let kill_at = now
             .checked_add(grace)
@@ -78,18 +81,23 @@ impl<M: Machine> Server<M> {
 
     pub(super) fn program_ended(&mut self, status: ExitStatus) {
         // Its last output goes to the log before anybody hears of the end.
-        self.program.woken();
-        // A child that goes on writing must not hold the report up: what a pipe holds is enough.
-        for _ in 0..PIPE_ROUNDS {
-            if !self.program.pump(&mut self.log) || self.log.flush().is_err() {
-                break;
-            }
-        }
+        self.drain_program();
         self.program.exited(status);
         self.report_exit();
         match self.ending {
             Ending::Asked { .. } | Ending::Killed { .. } => self.ending = Ending::power_off(),
             Ending::No | Ending::PowerOff { .. } => {}
+        }
+    }
+
+    /// Moves what the program has written to the log.
+    pub(super) fn drain_program(&mut self) {
+        self.program.woken();
+        // A child that goes on writing must not hold anything up: what a pipe holds is enough.
+        for _ in 0..PIPE_ROUNDS {
+            if !self.program.pump(&mut self.log) || self.log.flush().is_err() {
+                break;
+            }
         }
     }
 

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! `mod` is the loop, `requests` what the host's messages do, `resume` the waking from a memory
-//! image, `ending` the way down. The machine itself is changed through [`Machine`] only.
+//! image, `freeze` the standstill before it, `ending` the way down. The machine itself is changed through [`Machine`] only.
 
 mod ending;
+mod freeze;
 mod requests;
 mod resume;
 
@@ -66,6 +67,8 @@ pub struct Server<M> {
     context: Option<Context>,
     sessions: BTreeMap<CallId, Session>,
     resume: Option<PendingResume>,
+    /// The programs stand still.
+    frozen: bool,
     ending: Ending,
 }
 
@@ -105,6 +108,7 @@ impl<M: Machine> Server<M> {
             context: None,
             sessions: BTreeMap::new(),
             resume: None,
+            frozen: false,
             ending: Ending::default(),
         })
     }

@@ -58,7 +58,7 @@ impl<M: Machine> Server<M> {
             version,
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             phase: self.program.phase(),
-            frozen: false,
+            frozen: self.frozen,
         }));
         if let Some(exit) = self.program.exit() {
             self.connection.send(&ToHost::ProgramExited(exit.clone()));
@@ -79,23 +79,26 @@ impl<M: Machine> Server<M> {
                 identity,
             } => self.begin_resume(call, nonce, &identity),
             ToGuest::Quiesce { call } => {
-                self.machine.sync();
-                self.send(&ToHost::Done { call });
+                let result = self.quiesce().map(|()| ToHost::Done { call });
+                self.answer(call, result);
             }
-            ToGuest::Thaw { call } => self.send(&ToHost::Done { call }),
+            ToGuest::Thaw { call } => {
+                let result = self.thaw().map(|()| ToHost::Done { call });
+                self.answer(call, result);
+            }
             ToGuest::Stat { call, path, follow } => {
                 let result = self.context().and_then(|_| stat::stat(&path, follow));
                 self.answer(call, result.map(|info| ToHost::Path { call, info }));
             }
             ToGuest::Exec { call, spec } => {
                 let session = self
-                    .admit()
+                    .admit_change()
                     .and_then(|()| self.open_exec(call, &spec, None))
                     .map(Session::exec);
                 self.open(call, session);
             }
             ToGuest::Upload { call, spec } => {
-                let session = self.admit().and_then(|()| Session::upload(*spec));
+                let session = self.admit_change().and_then(|()| Session::upload(*spec));
                 self.open(call, session);
             }
             ToGuest::Download { call, path, follow } => {
@@ -188,13 +191,20 @@ impl<M: Machine> Server<M> {
                 "a program was started before",
             ));
         }
+        self.require_running()?;
         spec.validate()?;
         self.machine.set_up(&spec)?;
         let account = find_account(&spec.user)?;
         let env = environment::build(&spec.hostname, &account.home, false, &[&spec.env]);
         let started = self
             .program
-            .start(&spec, &env, &account, &mut self.log)
+            .start(
+                &spec,
+                &env,
+                &account,
+                self.machine.enclosure(),
+                &mut self.log,
+            )
             .map_err(out_of_resources)?;
         if let Some(output) = self.program.output() {
             self.poller
@@ -240,6 +250,12 @@ impl<M: Machine> Server<M> {
             ));
         }
         Ok(())
+    }
+
+    /// Room for a session that changes the machine.
+    fn admit_change(&self) -> Result<(), Failure> {
+        self.admit()?;
+        self.require_running()
     }
 
     fn open(&mut self, call: CallId, session: Result<Session, Failure>) {
@@ -306,6 +322,7 @@ impl<M: Machine> Server<M> {
             env: &env,
             cwd,
             account: &account,
+            enclosure: self.machine.enclosure(),
             stdin,
             stdout,
             stderr,

@@ -1,5 +1,8 @@
 //! Waking from a memory image: the machine becomes another one, or goes on as itself, before
 //! anything is announced.
+//!
+//! The programs go on when the identity is complete, and before the post-fork command runs: that
+//! command is how an image tells a running program about its new life.
 
 use std::time::{Duration, Instant};
 
@@ -50,6 +53,7 @@ impl<M: Machine> Server<M> {
         if let Some(context) = &mut self.context {
             context.hostname.clone_from(&identity.hostname);
         }
+        self.thaw()?;
         let Some(PostFork {
             argv,
             env,

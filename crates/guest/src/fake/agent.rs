@@ -1,6 +1,9 @@
 //! The fake agent as tests hold it.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use protocol::{ExitStatus, GuestPhase, Identity, ProgramExit, StartSpec};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,6 +23,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) exits: broadcast::Sender<ProgramExit>,
     pub(super) off: watch::Sender<bool>,
+    /// As in the state; commands wait for it.
+    frozen: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -30,6 +35,32 @@ impl Shared {
     /// Ends the program, if it runs.
     pub(super) fn end_program(&self, status: ExitStatus) -> Option<ProgramExit> {
         self.state().end_program(status)
+    }
+
+    /// Stops all commands, or lets them go on. No command makes a step after it was stopped.
+    pub(super) fn set_frozen(&self, frozen: bool) {
+        self.state().frozen = frozen;
+        self.frozen.send_replace(frozen);
+    }
+
+    /// Does the work of a command whenever the machine is not frozen.
+    pub(super) async fn while_thawed<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            // The sender lives in `self`.
+            let _ = self.frozen.subscribe().wait_for(|frozen| !*frozen).await;
+            let step = poll_fn(|context| {
+                // While it is borrowed the flag cannot be set.
+                let frozen = self.frozen.borrow();
+                match *frozen {
+                    true => Poll::Ready(None),
+                    false => work.as_mut().poll(context).map(Some),
+                }
+            });
+            if let Some(result) = step.await {
+                return result;
+            }
+        }
     }
 
     pub(super) fn power_off(&self) {
@@ -91,6 +122,11 @@ impl FakeAgent {
         self.shared.state().phase.clone()
     }
 
+    /// Whether all of the machine but its agent stands still.
+    pub fn is_frozen(&self) -> bool {
+        self.shared.state().frozen
+    }
+
     /// What the machine was started with.
     pub fn started(&self) -> Option<StartSpec> {
         self.shared.state().start.clone()
@@ -115,12 +151,14 @@ impl FakeAgent {
 
     fn from_state(state: State) -> Self {
         let off = watch::Sender::new(state.powered_off);
+        let frozen = watch::Sender::new(state.frozen);
         let exits = broadcast::Sender::new(1);
         FakeAgent {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 exits,
                 off,
+                frozen,
             }),
         }
     }

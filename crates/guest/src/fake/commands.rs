@@ -11,6 +11,9 @@ use super::sessions::CommandStreams;
 /// A fake command that a shell would not find.
 const NOT_FOUND: i32 = 127;
 
+/// Time in which `grow` makes its file one byte longer.
+const TICK: Duration = Duration::from_millis(1);
+
 /// Runs a command and returns its exit status.
 pub(super) async fn run(spec: &ExecSpec, shared: &Shared, streams: &mut CommandStreams) -> i32 {
     let words: Vec<&str> = spec.argv.iter().map(String::as_str).collect();
@@ -50,6 +53,17 @@ pub(super) async fn run(spec: &ExecSpec, shared: &Shared, streams: &mut CommandS
                 state.counter
             };
             print(streams, &count.to_string()).await
+        }
+        ["grow", path] => {
+            let mut text = String::new();
+            loop {
+                text.push('.');
+                let code = write(path, &text, shared, streams).await;
+                if code != 0 {
+                    break code;
+                }
+                tokio::time::sleep(TICK).await;
+            }
         }
         ["random"] => {
             let bytes = shared.state().random_bytes();

@@ -127,7 +127,10 @@ impl Connection {
             self.greeted = false;
             return;
         }
-        let phase = self.shared.state().phase.clone();
+        let (phase, frozen) = {
+            let state = self.shared.state();
+            (state.phase.clone(), state.frozen)
+        };
         let exit = match &phase {
             GuestPhase::Exited(exit) => Some(exit.clone()),
             GuestPhase::Waiting | GuestPhase::Started { .. } => None,
@@ -138,7 +141,7 @@ impl Connection {
             version,
             agent,
             phase,
-            frozen: false,
+            frozen,
         }))
         .await;
         if let Some(exit) = exit {
@@ -167,7 +170,14 @@ impl Connection {
                     resumed.map(|hook| ToHost::Resumed { call, nonce, hook }),
                 ))
             }
-            ToGuest::Quiesce { call } | ToGuest::Thaw { call } => Some(ToHost::Done { call }),
+            ToGuest::Quiesce { call } => {
+                self.shared.set_frozen(true);
+                Some(ToHost::Done { call })
+            }
+            ToGuest::Thaw { call } => {
+                self.shared.set_frozen(false);
+                Some(ToHost::Done { call })
+            }
             ToGuest::Stat { call, path, follow } => {
                 let state = self.shared.state();
                 let info = state
@@ -176,7 +186,7 @@ impl Connection {
                 Some(answer(call, info.map(|info| ToHost::Path { call, info })))
             }
             ToGuest::Exec { call, spec } => {
-                if let Err(failure) = self.admit() {
+                if let Err(failure) = self.admit_change() {
                     return Some(ToHost::Failed { call, failure });
                 }
                 let session =
@@ -276,7 +286,7 @@ impl Connection {
 
     fn open_upload(&mut self, call: CallId, spec: UploadSpec) -> Option<ToHost> {
         match self
-            .admit()
+            .admit_change()
             .and_then(|()| self.shared.state().files.check(&spec))
         {
             Ok(()) => {
@@ -301,6 +311,7 @@ impl Connection {
     ) -> Result<Option<HookResult>, Failure> {
         let hook = identity.post_fork.clone();
         self.shared.state().assume(identity)?;
+        self.shared.set_frozen(false);
         let Some(hook) = hook else { return Ok(None) };
         let timeout_ms = Some(hook.timeout_ms.max(1));
         let spec = ExecSpec {
@@ -350,6 +361,7 @@ impl Connection {
         if let Some(exit) = self.shared.end_program(status) {
             self.send(ToHost::ProgramExited(exit)).await;
         }
+        self.shared.set_frozen(false);
         self.ending = true;
     }
 
@@ -372,6 +384,12 @@ impl Connection {
             ));
         }
         Ok(())
+    }
+
+    /// Room for a session that changes the machine.
+    fn admit_change(&mut self) -> Result<(), Failure> {
+        self.admit()?;
+        self.shared.state().require_running()
     }
 }
 

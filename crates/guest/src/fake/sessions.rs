@@ -137,11 +137,15 @@ pub(super) fn exec(
             .timeout_ms
             .filter(|ms| *ms > 0)
             .map_or(Duration::MAX, Duration::from_millis);
-        let status =
-            match tokio::time::timeout(limit, commands::run(&spec, &shared, &mut streams)).await {
-                Ok(code) => ExitStatus::exited(code),
-                Err(_) => ExitStatus::killed(9).timed_out(),
-            };
+        let status = match tokio::time::timeout(
+            limit,
+            shared.while_thawed(commands::run(&spec, &shared, &mut streams)),
+        )
+        .await
+        {
+            Ok(code) => ExitStatus::exited(code),
+            Err(_) => ExitStatus::killed(9).timed_out(),
+        };
         let _ = outbox.send(ToHost::ExecExit { call, status }).await;
     });
     SessionHandle {

@@ -20,6 +20,7 @@ pub(super) struct State {
     /// Text of the failure the next resume ends with.
     pub(super) fail_resume: Option<String>,
     pub(super) powered_off: bool,
+    pub(super) frozen: bool,
 }
 
 impl Default for State {
@@ -34,6 +35,7 @@ impl Default for State {
             random: 0,
             fail_resume: None,
             powered_off: false,
+            frozen: false,
         }
     }
 }
@@ -46,6 +48,7 @@ impl State {
                 "a program was started before",
             ));
         }
+        self.require_running()?;
         spec.validate()?;
         self.mix(&spec.entropy);
         self.hostname.clone_from(&spec.hostname);
@@ -73,6 +76,13 @@ impl State {
                 "no program was started yet",
             )),
             GuestPhase::Started { .. } | GuestPhase::Exited(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn require_running(&self) -> Result<(), Failure> {
+        match self.frozen {
+            true => Err(Failure::new(FailureKind::Phase, "the machine is frozen")),
+            false => Ok(()),
         }
     }
 

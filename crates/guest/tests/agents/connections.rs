@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use guest::{ExecSpec, FailureKind, GuestEvent, GuestPhase, Link, LinkError, PostFork};
-use protocol::{Hello, ToGuest, encode};
+use protocol::{Hello, ToGuest};
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{PATIENCE, Target, command, identity, refused, run, start_spec, strings};
+use crate::support::{
+    PATIENCE, Target, command, frames, hello, identity, refused, run, start_spec, strings,
+};
 
 conformance! {
     nothing_works_before_the_start
@@ -250,20 +252,4 @@ async fn a_dead_channel_is_noticed(mut target: Target) {
         Err(LinkError::Closed)
     ));
     while events.next().await != GuestEvent::Closed {}
-}
-
-fn frames(messages: &[ToGuest]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for message in messages {
-        encode(message, &mut out).unwrap();
-    }
-    out
-}
-
-fn hello(nonce: u64) -> ToGuest {
-    ToGuest::Hello(Hello {
-        nonce,
-        version_min: 1,
-        version_max: 1,
-    })
 }

@@ -19,5 +19,6 @@ macro_rules! conformance {
 mod commands;
 mod connections;
 mod files;
+mod freezing;
 mod real_agent;
 mod support;

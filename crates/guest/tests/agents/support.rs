@@ -1,16 +1,20 @@
 //! Both kinds of agents behind one face, and shorthands for talking to them.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use agent::{Hangup, Machine, Reaping, Server};
+use agent::{Enclosure, Hangup, Machine, Reaping, Server};
 use guest::fake::FakeAgent;
 use guest::{
     Events, ExecOutput, ExecSession, ExecSpec, ExitStatus, Failure, FailureKind, Identity, Link,
     LinkError, MIN_ENTROPY, Output, StartSpec,
 };
+use protocol::{Hello, ToGuest, encode};
+use tempfile::NamedTempFile;
 use tokio::net::UnixStream;
 
 /// No test waits longer for anything. Long enough for a busy machine.
@@ -40,10 +44,59 @@ enum Kind {
     Real,
 }
 
-/// A machine that must not be changed: the one the tests run on.
-struct TestMachine;
+/// A machine that must not be changed: the one the tests run on. Its enclosure is a file of process
+/// ids, and it stops their groups by signals.
+struct TestMachine {
+    pids: NamedTempFile,
+    enclosure: Enclosure,
+}
+
+impl TestMachine {
+    fn new() -> Self {
+        let pids = NamedTempFile::new().unwrap();
+        let file = File::options().append(true).open(pids.path()).unwrap();
+        TestMachine {
+            pids,
+            enclosure: Enclosure::new(file.into()),
+        }
+    }
+
+    fn signal_all(&self, signal: &str) -> Vec<String> {
+        let pids = std::fs::read_to_string(self.pids.path()).unwrap();
+        let pids: Vec<String> = pids.lines().map(str::to_owned).collect();
+        for pid in &pids {
+            // Most have ended.
+            let mut kill = Command::new("kill");
+            kill.args([signal, "--", &format!("-{pid}")])
+                .stderr(Stdio::null());
+            kill.status().unwrap();
+        }
+        pids
+    }
+}
 
 impl Machine for TestMachine {
+    fn enclosure(&self) -> Option<&Enclosure> {
+        Some(&self.enclosure)
+    }
+    fn freeze(&mut self) -> Result<(), Failure> {
+        let runs = |pid: &String| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| !rest.starts_with(['T', 'Z']))
+        };
+        let begun = Instant::now();
+        let pids = self.signal_all("-STOP");
+        while pids.iter().any(runs) {
+            assert!(begun.elapsed() < PATIENCE, "a process does not stop");
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+    fn thaw(&mut self) -> Result<(), Failure> {
+        self.signal_all("-CONT");
+        Ok(())
+    }
     fn set_up(&mut self, _: &StartSpec) -> Result<(), Failure> {
         Ok(())
     }
@@ -72,7 +125,7 @@ impl Target {
     pub(crate) fn real_with_log(log: Option<OwnedFd>) -> Self {
         let (ours, theirs) = StdStream::pair().unwrap();
         let server = Server::new(
-            TestMachine,
+            TestMachine::new(),
             theirs.into(),
             log,
             Hangup::Return,
@@ -81,7 +134,8 @@ impl Target {
         .unwrap();
         let server = std::thread::spawn(move || server.run().unwrap());
         ours.set_nonblocking(true).unwrap();
-        let mut target = Self::new(Kind::Real, UnixStream::from_std(ours).unwrap());
+        let stream = UnixStream::from_std(ours).unwrap();
+        let mut target = Self::new(Kind::Real, stream);
         target.server = Some(server);
         target
     }
@@ -124,6 +178,17 @@ impl Target {
         match self.kind {
             Kind::Fake(_) => strings(&["exit", &code.to_string()]),
             Kind::Real => strings(&["sh", "-c", &format!("exit {code}")]),
+        }
+    }
+
+    /// Makes a file longer, for ever.
+    pub(crate) fn grow(&self, path: &str) -> Vec<String> {
+        match self.kind {
+            Kind::Fake(_) => strings(&["grow", path]),
+            Kind::Real => {
+                let script = format!("while :; do echo >> {path}; done");
+                strings(&["sh", "-c", &script])
+            }
         }
     }
 
@@ -251,4 +316,21 @@ pub(crate) fn refused(error: LinkError, kind: FailureKind) {
         kind,
         "{error:?}"
     );
+}
+
+/// What a host before this one wrote.
+pub(crate) fn frames(messages: &[ToGuest]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for message in messages {
+        encode(message, &mut out).unwrap();
+    }
+    out
+}
+
+pub(crate) fn hello(nonce: u64) -> ToGuest {
+    ToGuest::Hello(Hello {
+        nonce,
+        version_min: 1,
+        version_max: 1,
+    })
 }

@@ -1,0 +1,46 @@
+//! Standing still: from before a memory image is taken until the machine knows who it is.
+//!
+//! A machine that wakes from an image must not run a program before it has random numbers, a clock
+//! and an identity of its own. So its programs are frozen in the image. Nothing but a word of the
+//! host thaws them: that the host went away means nothing, for a fork it never was there.
+
+use protocol::{Failure, FailureKind};
+
+use super::Server;
+use crate::machine::Machine;
+
+impl<M: Machine> Server<M> {
+    /// Writes everything out and stops the programs. First the one, because a program waiting for
+    /// the disk cannot be stopped, and because a stopped one may be what a file system waits for.
+    pub(super) fn quiesce(&mut self) -> Result<(), Failure> {
+        if self.resume.is_some() {
+            return Err(Failure::new(FailureKind::Phase, "a resume is under way"));
+        }
+        self.machine.sync();
+        if !self.frozen {
+            self.machine.freeze()?;
+            self.frozen = true;
+        }
+        // What was said before belongs into this machine's log, not into that of each fork.
+        self.drain_program();
+        Ok(())
+    }
+
+    /// Lets the programs go on, if they stand still.
+    pub(super) fn thaw(&mut self) -> Result<(), Failure> {
+        if self.frozen {
+            self.machine.thaw()?;
+            self.frozen = false;
+        }
+        Ok(())
+    }
+
+    /// Refuses what would change a machine that stands still. A process could not be started
+    /// either: it would stop before it is told what to run.
+    pub(super) fn require_running(&self) -> Result<(), Failure> {
+        if self.frozen {
+            return Err(Failure::new(FailureKind::Phase, "the machine is frozen"));
+        }
+        Ok(())
+    }
+}
