@@ -51,7 +51,7 @@ pub(crate) async fn shell(vm: &dyn Vm, command: &str) -> String {
         match output.next().await.unwrap() {
             Some(Output::Stdout(bytes)) => text.extend_from_slice(&bytes),
             Some(Output::Stderr(bytes)) => {
-                eprintln!("{command}: {}", String::from_utf8_lossy(&bytes))
+                eprintln!("{command}: {}", String::from_utf8_lossy(&bytes));
             }
             Some(Output::Exit(_)) | None => break,
         }

@@ -1,24 +1,54 @@
 //! What only QEMU has.
 
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
+use hypervisor::conformance::Subject;
+
+use crate::speed;
 use crate::subject::Qemu;
 
 type Run = for<'a> fn(&'a Qemu) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Tests by name.
-pub(crate) const ALL: [(&str, Run); 1] =
-    [("kvm_is_judged", |subject| Box::pin(kvm_is_judged(subject)))];
+pub(crate) const ALL: [(&str, Run); 2] = [
+    ("kvm_is_judged", |subject| Box::pin(kvm_is_judged(subject))),
+    ("redialled_at_once", |subject| {
+        Box::pin(redialled_at_once(subject))
+    }),
+];
+
+/// Run only when named: figures, not verdicts.
+pub(crate) const MEASUREMENTS: [(&str, Run); 2] = [
+    ("measure_forks", |subject| {
+        Box::pin(speed::measure_forks(subject))
+    }),
+    ("measure_standby", |subject| {
+        Box::pin(speed::measure_standby(subject))
+    }),
+];
 
 /// Whatever this host is: the verdict is reached in time, explained, and remembered.
 async fn kvm_is_judged(subject: &Qemu) {
     let config = subject.config(Vec::new());
     let first = hypervisor::qemu::probe(&config).await.unwrap();
     println!("  {}: {}", first.version, first.kvm.explain());
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     assert_eq!(hypervisor::qemu::probe(&config).await.unwrap(), first);
     assert!(
-        began.elapsed() < std::time::Duration::from_secs(2),
+        began.elapsed() < Duration::from_secs(2),
         "the verdict was not remembered"
     );
+}
+
+/// A connection that follows the end of another without a pause is answered like any other.
+async fn redialled_at_once(subject: &Qemu) {
+    let machine = speed::boot(subject).await;
+    subject.first_contact(machine.vm.as_ref()).await;
+    for number in 0..100 {
+        let stream = machine.vm.dial(Duration::from_secs(5)).await.unwrap();
+        let greeted = guest::Link::connect(stream, Duration::from_secs(5)).await;
+        assert!(greeted.is_ok(), "connection {number}: {:?}", greeted.err());
+    }
+    machine.vm.kill().await.unwrap();
 }

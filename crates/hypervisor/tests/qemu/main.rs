@@ -6,6 +6,7 @@
 
 mod agent;
 mod extra;
+mod speed;
 mod subject;
 
 use std::path::{Path, PathBuf};
@@ -59,7 +60,11 @@ fn main() -> ExitCode {
                 began.elapsed().as_secs_f64()
             );
         }
-        for (name, run) in extra::ALL {
+        let named = |name: &str| !filters.is_empty() && wanted(name);
+        let measurements = extra::MEASUREMENTS
+            .into_iter()
+            .filter(|(name, _)| named(name));
+        for (name, run) in extra::ALL.into_iter().chain(measurements) {
             if wanted(name) {
                 let began = Instant::now();
                 run(&subject).await;

@@ -33,8 +33,19 @@ pub(crate) struct Qmp {
     writer: tokio::sync::Mutex<OwnedWriteHalf>,
     pending: Pending,
     next_id: AtomicU64,
-    status: watch::Receiver<Option<VmStatus>>,
+    known: Arc<watch::Sender<Known>>,
     reader: AbortHandle,
+}
+
+/// What a connection has told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    status: Option<VmStatus>,
+    /// Events that changed the status. An answer is worth less than an event that came after its question: QEMU
+    /// may send the answer late.
+    events: u64,
+    /// The connection is gone; nothing more will be known.
+    closed: bool,
 }
 
 impl Qmp {
@@ -42,14 +53,15 @@ impl Qmp {
     pub(crate) async fn start(stream: UnixStream, deadline: Duration) -> Result<Self, VmmError> {
         let (read, write) = stream.into_split();
         let pending = Pending::default();
-        let (sender, status) = watch::channel(None);
-        let reader = tokio::spawn(read_lines(read, Arc::clone(&pending), sender)).abort_handle();
+        let known = Arc::new(watch::Sender::default());
+        let reader =
+            tokio::spawn(read_lines(read, Arc::clone(&pending), Arc::clone(&known))).abort_handle();
         let writer = tokio::sync::Mutex::new(write);
         let client = Self {
             writer,
             pending,
             next_id: AtomicU64::new(1),
-            status,
+            known,
             reader,
         };
         client
@@ -66,26 +78,34 @@ impl Qmp {
 
     /// Status as the events so far tell it.
     pub(crate) fn status(&self) -> Option<VmStatus> {
-        *self.status.borrow()
+        self.known.borrow().status
     }
 
     /// Waits until `wanted` holds for the status; false if the connection ended before.
     pub(crate) async fn wait_for(&self, wanted: impl Fn(VmStatus) -> bool) -> bool {
-        self.status
-            .clone()
-            .wait_for(|status| status.is_some_and(&wanted))
-            .await
-            .is_ok()
+        let mut known = self.known.subscribe();
+        let holds = |known: &Known| known.status.is_some_and(&wanted);
+        let seen = known.wait_for(|known| known.closed || holds(known)).await;
+        seen.is_ok_and(|known| holds(&known))
     }
 
     /// Asks QEMU for the status.
     pub(crate) async fn query_status(&self, deadline: Duration) -> Result<VmStatus, VmmError> {
+        let before = self.known.borrow().events;
         let answer = self
             .run_within("query-status", Value::Null, deadline)
             .await?;
-        Ok(message::status(
-            answer["status"].as_str().unwrap_or_default(),
-        ))
+        let answered = message::status(answer["status"].as_str().unwrap_or_default());
+        let mut current = answered;
+        self.known.send_if_modified(|known| {
+            let newest = known.events == before;
+            if newest {
+                known.status = Some(answered);
+            }
+            current = known.status.unwrap_or(answered);
+            newest
+        });
+        Ok(current)
     }
 
     /// Runs a command that answers at once.
@@ -160,16 +180,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Ends when QEMU does, or says something that is not the protocol.
-async fn read_lines(
-    read: OwnedReadHalf,
-    pending: Pending,
-    status: watch::Sender<Option<VmStatus>>,
-) {
+async fn read_lines(read: OwnedReadHalf, pending: Pending, known: Arc<watch::Sender<Known>>) {
     let mut reader = BufReader::new(read);
     let mut line = Vec::new();
-    // QEMU sends an answer some time after it has found it, and an event in between goes before it. So events are
-    // always right, and an answer is as long as there was none.
-    let mut told_by_event = false;
     loop {
         line.clear();
         let read = (&mut reader)
@@ -185,25 +198,19 @@ async fn read_lines(
                 break;
             }
             Ok(Message::Answer { id, result }) => {
-                // Before the answer is passed on, so that who asked for the status also sees it in the watch.
-                if !told_by_event
-                    && let Ok(Value::Object(answer)) = &result
-                    && let Some(Value::String(name)) = answer.get("status")
-                {
-                    status.send_replace(Some(message::status(name)));
-                }
                 if let Some(sender) = lock(&pending).remove(&id) {
                     // Whoever asked may have given up.
                     let _ = sender.send(result);
                 }
             }
-            Ok(Message::Status(change)) => {
-                told_by_event = true;
-                status.send_modify(|status| *status = Some(change.apply(*status)));
-            }
+            Ok(Message::Status(change)) => known.send_modify(|known| {
+                known.status = Some(change.apply(known.status));
+                known.events += 1;
+            }),
             Ok(Message::Greeting | Message::Other) => {}
         }
     }
+    known.send_modify(|known| known.closed = true);
     // Dropping the senders wakes all who wait.
     lock(&pending).clear();
 }
@@ -212,34 +219,29 @@ async fn read_lines(
 mod tests {
     use super::*;
 
-    /// What QEMU says, line by line.
-    async fn read(lines: &[&str]) -> Option<VmStatus> {
-        let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
-        theirs
-            .write_all(lines.join("\n").as_bytes())
-            .await
-            .expect("room");
-        theirs.write_all(b"\n").await.expect("room");
-        drop(theirs);
-        let (sender, status) = watch::channel(None);
-        let (read, _write) = ours.into_split();
-        read_lines(read, Pending::default(), sender).await;
-        *status.borrow()
-    }
-
+    /// Plays QEMU: takes three commands and answers the second question for the status late.
     #[tokio::test]
-    async fn an_answer_that_an_event_has_overtaken_says_nothing() {
-        let waiting = r#"{"return": {"status": "inmigrate", "running": false}, "id": 2}"#;
-        let paused = r#"{"return": {"status": "paused", "running": false}, "id": 3}"#;
-        let resumed = r#"{"event": "RESUME", "timestamp": {}}"#;
-        for (lines, status) in [
-            (&[waiting][..], VmStatus::Prelaunch),
-            (&[waiting, resumed], VmStatus::Running),
-            (&[resumed, waiting], VmStatus::Running),
-            (&[waiting, paused], VmStatus::Paused),
-            (&[resumed, paused], VmStatus::Running),
-        ] {
-            assert_eq!(read(lines).await, Some(status), "{lines:?}");
-        }
+    async fn a_late_answer_does_not_hide_an_event() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let qemu = tokio::spawn(async move {
+            let (read, mut write) = theirs.into_split();
+            let mut lines = BufReader::new(read).lines();
+            for answer in [
+                "{\"QMP\":{}}\n{\"return\":{},\"id\":1}\n",
+                "{\"event\":\"RESUME\"}\n{\"return\":{\"status\":\"inmigrate\"},\"id\":2}\n",
+                "{\"return\":{\"status\":\"paused\"},\"id\":3}\n",
+            ] {
+                lines.next_line().await.unwrap().unwrap();
+                write.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let deadline = Duration::from_secs(5);
+        let qmp = Qmp::start(ours, deadline).await.unwrap();
+        assert_eq!(qmp.status(), Some(VmStatus::Running));
+        assert_eq!(qmp.query_status(deadline).await.unwrap(), VmStatus::Paused);
+        qemu.await.unwrap();
+        // The other end is closed: waiting ends without what was waited for.
+        assert!(!qmp.wait_for(|status| status == VmStatus::Shutdown).await);
+        assert!(!qmp.is_open() || qmp.run("stop", Value::Null).await.is_err());
     }
 }

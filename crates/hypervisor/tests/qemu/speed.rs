@@ -1,0 +1,312 @@
+//! How long things take. Prints figures; the limits are in the benchmark of the whole product.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hypervisor::conformance::Subject;
+use hypervisor::qemu::{MachineChoice, QemuDriver};
+use hypervisor::{
+    DiskFile, DiskFormat, Driver, LaunchPlan, LogFiles, MachineSpec, RamUse, RestorePlan, Vm, Wake,
+    disk,
+};
+use memory::{Draft, How, Image, ImageId, ManifestFacts, NewDisk, PAGE_BYTES};
+use tokio::net::UnixStream;
+
+use crate::agent;
+use crate::subject::{DISK_BYTES, Qemu};
+
+const ROUNDS: usize = 20;
+
+pub(crate) struct Machine {
+    pub(crate) vm: Arc<dyn Vm>,
+    dir: PathBuf,
+    chain: Vec<DiskFile>,
+}
+
+pub(crate) async fn boot(subject: &Qemu) -> Machine {
+    boot_with(
+        subject,
+        &subject
+            .driver_with(MachineChoice::Microvm, Arc::default())
+            .await,
+    )
+    .await
+}
+
+async fn boot_with(subject: &Qemu, driver: &QemuDriver) -> Machine {
+    let dir = subject.scratch();
+    std::fs::create_dir(dir.join("run")).unwrap();
+    let base = DiskFile {
+        path: dir.join("base"),
+        format: DiskFormat::Raw,
+    };
+    subject.make_base_disk(&base.path);
+    let chain = vec![base, overlay(&dir)];
+    let plan = LaunchPlan {
+        name: "speed".into(),
+        run_dir: dir.join("run"),
+        machine: MachineSpec {
+            vcpus: 1,
+            ram_bytes: subject.ram_bytes(),
+        },
+        kernel: subject.kernel(),
+        root: subject.root(),
+        disk: chain.clone(),
+        logs: logs(&dir),
+    };
+    Machine {
+        vm: driver.launch(plan).await.unwrap(),
+        dir,
+        chain,
+    }
+}
+
+fn overlay(dir: &Path) -> DiskFile {
+    let path = dir.join("top");
+    disk::create_overlay(&path, DISK_BYTES).unwrap();
+    DiskFile {
+        path,
+        format: DiskFormat::Qcow2,
+    }
+}
+
+fn logs(dir: &Path) -> LogFiles {
+    LogFiles {
+        vmm: dir.join("vmm.log"),
+        console: dir.join("console.log"),
+        app: dir.join("app.log"),
+    }
+}
+
+/// Times of the parts of a standby, in the order they happen.
+async fn standby(machine: Machine) -> (Image, u64, Vec<(&'static str, Duration)>) {
+    let mut times = Vec::new();
+    let mut began = Instant::now();
+    let mut lap = |name, times: &mut Vec<_>| {
+        times.push((
+            name,
+            std::mem::replace(&mut began, Instant::now()).elapsed(),
+        ))
+    };
+    machine.vm.pause().await.unwrap();
+    lap("pause", &mut times);
+    let id = ImageId::random().unwrap();
+    let mut draft = Draft::create(
+        &machine.dir.join(id.as_str()),
+        id,
+        &memory::Verified::default(),
+    )
+    .unwrap();
+    let captured = machine
+        .vm
+        .snapshots()
+        .unwrap()
+        .capture(&mut draft)
+        .await
+        .unwrap();
+    lap("capture", &mut times);
+    machine.vm.quit().await.unwrap();
+    lap("quit", &mut times);
+    for (position, file) in machine.chain.iter().enumerate() {
+        let how = if position + 1 == machine.chain.len() {
+            How::Move
+        } else {
+            How::Link
+        };
+        let disk = NewDisk {
+            source: file.path.clone(),
+            format: file.format,
+            virtual_bytes: DISK_BYTES,
+            how,
+        };
+        draft.add_disk(&disk).unwrap();
+    }
+    let pages = captured.new_pages;
+    let image = draft
+        .finish(ManifestFacts {
+            machine: captured.machine,
+            root_digest: "sha256:x".into(),
+        })
+        .unwrap();
+    lap("finish", &mut times);
+    (image, pages, times)
+}
+
+fn plan(subject: &Qemu, image: &Image) -> (RestorePlan, PathBuf) {
+    let dir = subject.scratch();
+    std::fs::create_dir(dir.join("run")).unwrap();
+    let image_dir = dir.join("image");
+    let (own, _) = image.link_into(&image_dir).unwrap();
+    let frozen = own.manifest().disks.iter().enumerate();
+    let mut chain: Vec<_> = frozen
+        .map(|(position, disk)| DiskFile {
+            path: own.disk_path(position),
+            format: disk.format,
+        })
+        .collect();
+    chain.push(overlay(&dir));
+    let plan = RestorePlan {
+        name: "speed".into(),
+        run_dir: dir.join("run"),
+        image_dir,
+        root: subject.root(),
+        disk: chain,
+        logs: logs(&dir),
+        ram: RamUse::Fork,
+        wake: Wake::Running,
+    };
+    (plan, dir)
+}
+
+async fn fork(subject: &Qemu, driver: &QemuDriver, image: &Image) -> Machine {
+    let (plan, dir) = plan(subject, image);
+    let chain = plan.disk.clone();
+    Machine {
+        vm: driver.restore(plan).await.unwrap(),
+        dir,
+        chain,
+    }
+}
+
+/// Forks by the driver and QEMU started by hand with the same arguments, in turn: spawn to the agent's answer.
+pub(crate) async fn measure_forks(subject: &Qemu) {
+    let driver = subject
+        .driver_with(MachineChoice::Microvm, Arc::default())
+        .await;
+    let began = Instant::now();
+    let machine = boot_with(subject, &driver).await;
+    subject.first_contact(machine.vm.as_ref()).await;
+    println!(
+        "  cold boot to the agent's answer: {:.0} ms",
+        millis(began.elapsed())
+    );
+    let (image, pages, _) = standby(machine).await;
+    println!("  its image: {} MiB", pages * PAGE_BYTES as u64 >> 20);
+    let began = Instant::now();
+    let _hold = driver.templates().unwrap().hold(image.dir()).await.unwrap();
+    println!("  loading it: {:.0} ms", millis(began.elapsed()));
+    let model = fork(subject, &driver, &image).await;
+    agent::connect(model.vm.as_ref()).await;
+    let memory = model.vm.memory().unwrap().report().await.unwrap();
+    println!("  memory of a fork that answered once: {memory:?}");
+    let (mut ours, mut restored, mut by_hand) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (plan, _) = plan(subject, &image);
+        let began = Instant::now();
+        let vm = driver.restore(plan).await.unwrap();
+        restored.push(began.elapsed());
+        agent::connect(vm.as_ref()).await;
+        ours.push(began.elapsed());
+        vm.kill().await.unwrap();
+        by_hand.push(start_by_hand(subject, &model, &image).await);
+    }
+    model.vm.kill().await.unwrap();
+    println!("  fork, restore() returns:  {}", figures(&mut restored));
+    println!("  fork, agent answers:      {}", figures(&mut ours));
+    println!("  by hand, agent answers:   {}", figures(&mut by_hand));
+}
+
+/// The command line of a running fork, with sockets by path, the state on standard input and RAM through the fork.
+async fn start_by_hand(subject: &Qemu, model: &Machine, image: &Image) -> Duration {
+    let dir = subject.scratch();
+    let top = overlay(&dir);
+    let pid = model.vm.process().pid;
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    let old_top = model
+        .chain
+        .last()
+        .unwrap()
+        .path
+        .to_string_lossy()
+        .into_owned();
+    let arguments = words
+        .split(|byte| *byte == 0)
+        .skip(1)
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            String::from_utf8_lossy(word)
+                .replace("fd=32", "path=qmp")
+                .replace("fd=33", "path=agent")
+                .replace("fd:31", "fd:0")
+                .replace("/proc/self/fd/30", &format!("/proc/{pid}/fd/30"))
+                .replace(&old_top, &top.path.to_string_lossy())
+        });
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args(arguments)
+        .current_dir(&dir)
+        .stdin(File::open(image.state_path()).unwrap())
+        .stderr(Stdio::inherit());
+    let began = Instant::now();
+    let mut child = command.spawn().unwrap();
+    let stream = loop {
+        match UnixStream::connect(dir.join("agent")).await {
+            Ok(stream) => break stream,
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    };
+    guest::Link::connect(stream, Duration::from_secs(30))
+        .await
+        .unwrap();
+    let took = began.elapsed();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    took
+}
+
+/// Standby of a fork that changed 30 MiB, and of one that did next to nothing.
+pub(crate) async fn measure_standby(subject: &Qemu) {
+    let driver = subject
+        .driver_with(MachineChoice::Microvm, Arc::default())
+        .await;
+    let machine = boot_with(subject, &driver).await;
+    subject.first_contact(machine.vm.as_ref()).await;
+    // Half of RAM in use, as in a machine that has worked for a while.
+    agent::shell(
+        machine.vm.as_ref(),
+        "dd if=/dev/urandom of=/dev/shm/used bs=1M count=70 2>/dev/null",
+    )
+    .await;
+    let (image, pages, times) = standby(machine).await;
+    print_standby("first", pages, &times);
+    for mib in [0, 30, 30, 30] {
+        let fork = fork(subject, &driver, &image).await;
+        let fill = format!("dd if=/dev/urandom of=/dev/shm/new bs=1M count={mib} 2>/dev/null");
+        agent::shell(fork.vm.as_ref(), &fill).await;
+        let (saved, pages, times) = standby(fork).await;
+        print_standby(&format!("fork, {mib} MiB written"), pages, &times);
+        saved.verify(&memory::Verified::default()).unwrap();
+    }
+}
+
+fn print_standby(name: &str, pages: u64, times: &[(&str, Duration)]) {
+    let parts: Vec<_> = times
+        .iter()
+        .map(|(part, time)| format!("{part} {:.1}", millis(*time)))
+        .collect();
+    let total: Duration = times.iter().map(|(_, time)| *time).sum();
+    let mib = pages as f64 * PAGE_BYTES as f64 / f64::from(1 << 20);
+    println!(
+        "  standby ({name}): {mib:.1} MiB, {} = {:.1} ms",
+        parts.join(" + "),
+        millis(total)
+    );
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn figures(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    let at = |share: usize| millis(times[(times.len() - 1) * share / 100]);
+    format!(
+        "median {:.1} ms (min {:.1}, p90 {:.1})",
+        at(50),
+        at(0),
+        at(90)
+    )
+}
