@@ -73,11 +73,11 @@ pub async fn run(config: Config) -> Result<()> {
         limits: Limits::default(),
         hypervisor: identity.name,
         ready,
-        metrics,
+        metrics: metrics.clone(),
         now,
     });
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let housekeeping = tokio::spawn(crate::housekeeping::run(instances));
+    let housekeeping = tokio::spawn(crate::housekeeping::run(instances, metrics));
     let server = tokio::spawn(serve(listeners, router(state), stopped));
     wait_for_signal().await?;
     info!("stopping; machines run on");

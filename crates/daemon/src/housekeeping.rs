@@ -1,8 +1,10 @@
-//! What is done from time to time without being asked for: expiry and log rotation.
+//! What is done from time to time without being asked for: expiry, log rotation, and
+//! the folding of metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tracing::error;
 
 use crate::instances::{Instances, LogSource, chain};
@@ -10,11 +12,12 @@ use crate::logs;
 
 /// How often expired instances are looked for.
 const EXPIRY_TICK: Duration = Duration::from_secs(1);
-/// Ticks between two looks at the sizes of logs.
+/// Ticks between two looks at what grows slowly: logs, and samples of metrics that
+/// nobody collects.
 const ROTATION_TICKS: u32 = 10;
 
 /// Runs for ever.
-pub(crate) async fn run(instances: Arc<Instances>) {
+pub(crate) async fn run(instances: Arc<Instances>, metrics: PrometheusHandle) {
     let mut tick = tokio::time::interval(EXPIRY_TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for count in 1_u32.. {
@@ -24,6 +27,7 @@ pub(crate) async fn run(instances: Arc<Instances>) {
         }
         if count.is_multiple_of(ROTATION_TICKS) {
             rotate(&instances).await;
+            metrics.run_upkeep();
         }
     }
 }

@@ -66,6 +66,16 @@ pub struct PostFork {
     pub timeout: Option<String>,
 }
 
+/// The answer to a fork request: the fork itself, or with `count` a list.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ForkResponse {
+    /// Without `count`.
+    One(Box<Instance>),
+    /// With `count`.
+    Many(ForkManyResponse),
+}
+
 /// The answer to a fork request with `count`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ForkManyResponse {

@@ -56,6 +56,7 @@ pub struct LogsQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
     /// Which log, `app` by default.
+    #[param(inline)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<LogSource>,
 }

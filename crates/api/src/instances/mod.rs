@@ -16,7 +16,7 @@ mod stats;
 
 mod query;
 
-pub use fork::{ForkManyResponse, ForkOutcome, ForkRequest, ForkTarget, PostFork};
+pub use fork::{ForkManyResponse, ForkOutcome, ForkRequest, ForkResponse, ForkTarget, PostFork};
 pub use guest::{LogSource, LogsQuery, PathInfo, StatQuery};
 pub use query::{DeleteInstanceQuery, ListInstancesQuery, QueryError};
 pub use requests::{

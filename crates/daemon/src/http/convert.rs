@@ -9,7 +9,7 @@ use api::instances::{
     InstanceState, MemoryMode, PostFork, UpdateInstanceRequest,
 };
 use model::{
-    ByteSize, ForkAsk, InstanceSpec, Name, State, Tags, Target, UnixMillis, check_tags,
+    ByteSize, ForkAsk, InstanceSpec, Name, State, Tags, Target, UnixMillis, check_fork, check_tags,
     parse_duration,
 };
 use time::OffsetDateTime;
@@ -242,21 +242,24 @@ pub(crate) fn patch(request: UpdateInstanceRequest, now: UnixMillis) -> Result<P
 
 /// A fork request, but for its `template_id`, which the caller resolves.
 pub(crate) fn fork(request: ForkRequest) -> Result<ForkOrder, ApiError> {
+    let ask = ForkAsk {
+        share_memory: request.share_memory,
+        from_running: request.from_running.unwrap_or(false),
+        names_template: request.template_id.is_some(),
+        target: request.target_state.map(|target| match target {
+            ForkTarget::Stopped => Target::Stopped,
+            ForkTarget::Standby => Target::Standby,
+            ForkTarget::Running => Target::Running,
+        }),
+        count: request.count,
+    };
+    // Before anything is looked up: a contradiction is one whatever the source is.
+    check_fork(ask)?;
     Ok(ForkOrder {
-        ask: ForkAsk {
-            share_memory: request.share_memory,
-            from_running: request.from_running.unwrap_or(false),
-            names_template: request.template_id.is_some(),
-            target: request.target_state.map(|target| match target {
-                ForkTarget::Stopped => Target::Stopped,
-                ForkTarget::Standby => Target::Standby,
-                ForkTarget::Running => Target::Running,
-            }),
-            count: request.count,
-        },
+        ask,
         name: request.name,
         env: env(request.env)?,
-        tags: tags(request.tags)?,
+        tags: request.tags.map(|given| tags(Some(given))).transpose()?,
         post_fork: request.post_fork.map(hook).transpose()?,
         heir_of: None,
     })

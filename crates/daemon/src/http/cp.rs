@@ -24,7 +24,7 @@ const MAX_MESSAGE: usize = 1 << 20;
 const PERMISSIONS: u32 = 0o777;
 
 /// Copy files into or out of an instance.
-#[utoipa::path(get, path = "/instances/{id}/cp", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/instances/{id}/cp", operation_id = "copyInInstance", tag = "instances", params(("id" = String, Path)),
     responses((status = 101, description = "A websocket; see the guide"), (status = 409, body = api::error::ErrorBody)))]
 pub(crate) async fn cp(
     State(app): State<App>,

@@ -24,7 +24,7 @@ const FIRST_FRAME: Duration = Duration::from_secs(10);
 const MAX_MESSAGE: usize = 1 << 20;
 
 /// Run a command in an instance.
-#[utoipa::path(get, path = "/instances/{id}/exec", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/instances/{id}/exec", operation_id = "execInInstance", tag = "instances", params(("id" = String, Path)),
     responses((status = 101, description = "A websocket; see the guide"), (status = 409, body = api::error::ErrorBody)))]
 pub(crate) async fn exec(
     State(app): State<App>,

@@ -11,7 +11,7 @@ use super::extract::{Key, Query};
 use crate::instances::OpError;
 
 /// Look at a path in an instance.
-#[utoipa::path(get, path = "/instances/{id}/stat", tag = "instances", params(("id" = String, Path), StatQuery),
+#[utoipa::path(get, path = "/instances/{id}/stat", operation_id = "statInstancePath", tag = "instances", params(("id" = String, Path), StatQuery),
     responses((status = 200, body = PathInfo), (status = 404, body = api::error::ErrorBody), (status = 409, body = api::error::ErrorBody)))]
 pub(crate) async fn stat(
     State(app): State<App>,

@@ -19,7 +19,7 @@ use super::extract::{Body, Key, Query};
 use crate::images::NamedImage;
 
 /// Import an OCI archive or a `docker save` archive.
-#[utoipa::path(post, path = "/images/import", tag = "images", params(ImportImageQuery),
+#[utoipa::path(post, path = "/images/import", operation_id = "importImage", tag = "images", params(ImportImageQuery),
     request_body(content = String, content_type = "application/x-tar"),
     responses((status = 201, body = Image), (status = 400, body = ErrorBody)))]
 pub(crate) async fn import(
@@ -43,7 +43,7 @@ pub(crate) async fn import(
 
 /// Ask for an image by name. This server has no registry client yet: the image must
 /// have been imported.
-#[utoipa::path(post, path = "/images", tag = "images", request_body = CreateImageRequest,
+#[utoipa::path(post, path = "/images", operation_id = "createImage", tag = "images", request_body = CreateImageRequest,
     responses((status = 202, body = Image), (status = 404, body = ErrorBody)))]
 pub(crate) async fn create(
     State(app): State<App>,
@@ -54,21 +54,21 @@ pub(crate) async fn create(
 }
 
 /// List images.
-#[utoipa::path(get, path = "/images", tag = "images", responses((status = 200, body = Vec<Image>)))]
+#[utoipa::path(get, path = "/images", operation_id = "listImages", tag = "images", responses((status = 200, body = Vec<Image>)))]
 pub(crate) async fn list(State(app): State<App>) -> Result<Json<Vec<Image>>, ApiError> {
     let images = app.images.list().await?;
     Ok(Json(images.into_iter().map(wire).collect()))
 }
 
 /// Look at one image.
-#[utoipa::path(get, path = "/images/{name}", tag = "images", params(("name" = String, Path)),
+#[utoipa::path(get, path = "/images/{name}", operation_id = "getImage", tag = "images", params(("name" = String, Path)),
     responses((status = 200, body = Image), (status = 404, body = ErrorBody)))]
 pub(crate) async fn get(State(app): State<App>, Key(name): Key) -> Result<Json<Image>, ApiError> {
     Ok(Json(wire(app.images.resolve(&name).await?)))
 }
 
 /// Delete an image. Refused while instances use it.
-#[utoipa::path(delete, path = "/images/{name}", tag = "images", params(("name" = String, Path)),
+#[utoipa::path(delete, path = "/images/{name}", operation_id = "deleteImage", tag = "images", params(("name" = String, Path)),
     responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn delete(State(app): State<App>, Key(name): Key) -> Result<StatusCode, ApiError> {
     app.images.remove(&name).await?;

@@ -3,7 +3,7 @@
 use api::error::{ErrorBody, codes};
 use api::instances::{
     CreateInstanceRequest, DeleteInstanceQuery, ForkManyResponse, ForkOutcome, ForkRequest,
-    Instance, InstanceState, ListInstancesQuery, StandbyRequest, StartRequest,
+    ForkResponse, Instance, InstanceState, ListInstancesQuery, StandbyRequest, StartRequest,
     UpdateInstanceRequest, WaitQuery, WaitResponse,
 };
 use axum::Json;
@@ -25,7 +25,7 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// Make an instance from an image and boot it.
-#[utoipa::path(post, path = "/instances", tag = "instances", request_body = CreateInstanceRequest,
+#[utoipa::path(post, path = "/instances", operation_id = "createInstance", tag = "instances", request_body = CreateInstanceRequest,
     responses((status = 201, body = Instance), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(crate) async fn create(
     State(app): State<App>,
@@ -51,7 +51,7 @@ pub(crate) async fn create(
 }
 
 /// List instances.
-#[utoipa::path(get, path = "/instances", tag = "instances", params(ListInstancesQuery),
+#[utoipa::path(get, path = "/instances", operation_id = "listInstances", tag = "instances", params(ListInstancesQuery),
     responses((status = 200, body = Vec<Instance>)))]
 pub(crate) async fn list(
     State(app): State<App>,
@@ -85,7 +85,7 @@ pub(crate) async fn list(
 }
 
 /// Look at one instance.
-#[utoipa::path(get, path = "/instances/{id}", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/instances/{id}", operation_id = "getInstance", tag = "instances", params(("id" = String, Path)),
     responses((status = 200, body = Instance), (status = 404, body = ErrorBody)))]
 pub(crate) async fn get(State(app): State<App>, Key(key): Key) -> Result<Json<Instance>, ApiError> {
     let id = app.instances.find(&key).await?;
@@ -93,7 +93,7 @@ pub(crate) async fn get(State(app): State<App>, Key(key): Key) -> Result<Json<In
 }
 
 /// Change expiry, tags or the environment of later starts.
-#[utoipa::path(patch, path = "/instances/{id}", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(patch, path = "/instances/{id}", operation_id = "updateInstance", tag = "instances", params(("id" = String, Path)),
     request_body = UpdateInstanceRequest,
     responses((status = 200, body = Instance), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(crate) async fn update(
@@ -108,7 +108,7 @@ pub(crate) async fn update(
 }
 
 /// Delete an instance for good.
-#[utoipa::path(delete, path = "/instances/{id}", tag = "instances",
+#[utoipa::path(delete, path = "/instances/{id}", operation_id = "deleteInstance", tag = "instances",
     params(("id" = String, Path), DeleteInstanceQuery),
     responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn delete(
@@ -123,7 +123,7 @@ pub(crate) async fn delete(
 }
 
 /// Boot a stopped instance.
-#[utoipa::path(post, path = "/instances/{id}/start", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/instances/{id}/start", operation_id = "startInstance", tag = "instances", params(("id" = String, Path)),
     request_body = StartRequest,
     responses((status = 200, body = Instance), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn start(
@@ -141,7 +141,7 @@ pub(crate) async fn start(
 }
 
 /// Power an instance off.
-#[utoipa::path(post, path = "/instances/{id}/stop", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/instances/{id}/stop", operation_id = "stopInstance", tag = "instances", params(("id" = String, Path)),
     responses((status = 200, body = Instance), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn stop(
     State(app): State<App>,
@@ -153,7 +153,7 @@ pub(crate) async fn stop(
 }
 
 /// Write a running instance into a memory image and end its VMM.
-#[utoipa::path(post, path = "/instances/{id}/standby", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/instances/{id}/standby", operation_id = "standbyInstance", tag = "instances", params(("id" = String, Path)),
     request_body = StandbyRequest,
     responses((status = 200, body = Instance), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn standby(
@@ -167,7 +167,7 @@ pub(crate) async fn standby(
 }
 
 /// Wake an instance from its memory image.
-#[utoipa::path(post, path = "/instances/{id}/restore", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/instances/{id}/restore", operation_id = "restoreInstance", tag = "instances", params(("id" = String, Path)),
     responses((status = 200, body = Instance), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn restore(
     State(app): State<App>,
@@ -179,7 +179,7 @@ pub(crate) async fn restore(
 }
 
 /// Mark an instance in standby as a template.
-#[utoipa::path(post, path = "/instances/{id}/promote-template", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/instances/{id}/promote-template", operation_id = "promoteTemplate", tag = "instances", params(("id" = String, Path)),
     responses((status = 200, body = Instance), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn promote(
     State(app): State<App>,
@@ -191,7 +191,7 @@ pub(crate) async fn promote(
 }
 
 /// Remove the template mark; refused while forks live.
-#[utoipa::path(post, path = "/instances/{id}/demote-template", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/instances/{id}/demote-template", operation_id = "demoteTemplate", tag = "instances", params(("id" = String, Path)),
     responses((status = 200, body = Instance), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn demote(
     State(app): State<App>,
@@ -203,9 +203,9 @@ pub(crate) async fn demote(
 }
 
 /// Fork an instance, once or `count` times. Without `count` the answer is the fork.
-#[utoipa::path(post, path = "/instances/{id}/fork", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/instances/{id}/fork", operation_id = "forkInstance", tag = "instances", params(("id" = String, Path)),
     request_body = ForkRequest,
-    responses((status = 201, body = Instance, description = "The fork; with count: an object with one entry for each"),
+    responses((status = 201, body = ForkResponse, description = "The fork; with count: an object with one entry for each"),
         (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn fork(
     State(app): State<App>,
@@ -236,7 +236,8 @@ pub(crate) async fn fork(
         forks.push((result.name, made.map(|view| convert::instance(view, now))));
     }
     if !many && let Some((_, only)) = forks.pop() {
-        return Ok((StatusCode::CREATED, Json(only?)).into_response());
+        let one = ForkResponse::One(Box::new(only?));
+        return Ok((StatusCode::CREATED, Json(one)).into_response());
     }
     let forks = forks
         .into_iter()
@@ -245,7 +246,8 @@ pub(crate) async fn fork(
             Err(error) => ForkOutcome::failed(name.as_str(), error.into_detail()),
         })
         .collect();
-    Ok((StatusCode::CREATED, Json(ForkManyResponse { forks })).into_response())
+    let many = ForkResponse::Many(ForkManyResponse { forks });
+    Ok((StatusCode::CREATED, Json(many)).into_response())
 }
 
 /// `template_id` must be an id, not a name: the specification says so.
@@ -257,7 +259,7 @@ async fn template_id(app: &App, text: &str) -> Result<InstanceId, ApiError> {
 }
 
 /// Wait until an instance is in a state, rests in another one, or the time is up.
-#[utoipa::path(get, path = "/instances/{id}/wait", tag = "instances", params(("id" = String, Path), WaitQuery),
+#[utoipa::path(get, path = "/instances/{id}/wait", operation_id = "waitForInstance", tag = "instances", params(("id" = String, Path), WaitQuery),
     responses((status = 200, body = WaitResponse), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(crate) async fn wait(
     State(app): State<App>,

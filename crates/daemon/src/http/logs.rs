@@ -19,7 +19,7 @@ use crate::logs::{Lines, OpenError};
 const DEFAULT_TAIL: u32 = 100;
 
 /// Read a log of an instance.
-#[utoipa::path(get, path = "/instances/{id}/logs", tag = "instances", params(("id" = String, Path), LogsQuery),
+#[utoipa::path(get, path = "/instances/{id}/logs", operation_id = "getInstanceLogs", tag = "instances", params(("id" = String, Path), LogsQuery),
     responses((status = 200, content_type = "text/event-stream", body = String), (status = 404, body = api::error::ErrorBody)))]
 pub(crate) async fn logs(
     State(app): State<App>,

@@ -14,13 +14,13 @@ use super::error::ApiError;
 use crate::instances::Listed;
 
 /// Whether the server is up.
-#[utoipa::path(get, path = "/health", tag = "server", security(()), responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "server", security(()), responses((status = 200, body = Health)))]
 pub(crate) async fn health() -> Json<Health> {
     Json(Health::ok())
 }
 
 /// What this server and host can do.
-#[utoipa::path(get, path = "/capabilities", tag = "server", responses((status = 200, body = Capabilities)))]
+#[utoipa::path(get, path = "/capabilities", operation_id = "getCapabilities", tag = "server", responses((status = 200, body = Capabilities)))]
 pub(crate) async fn capabilities(State(app): State<App>) -> Json<Capabilities> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let name = app.hypervisor.to_string();

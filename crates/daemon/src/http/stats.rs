@@ -16,7 +16,7 @@ use crate::instances::{Listed, OpError, View};
 const PARALLEL_REPORTS: usize = 4;
 
 /// What an instance costs its host.
-#[utoipa::path(get, path = "/instances/{id}/stats", tag = "instances", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/instances/{id}/stats", operation_id = "getInstanceStats", tag = "instances", params(("id" = String, Path)),
     responses((status = 200, body = InstanceStats), (status = 404, body = api::error::ErrorBody)))]
 pub(crate) async fn stats(
     State(app): State<App>,

@@ -44,8 +44,8 @@ pub struct ForkOrder {
     pub name: String,
     /// Environment to add.
     pub env: BTreeMap<String, String>,
-    /// Tags to add.
-    pub tags: Tags,
+    /// Replace the source's tags, if any are given.
+    pub tags: Option<Tags>,
     /// Replaces the source's hook.
     pub post_fork: Option<PostFork>,
     /// Whose spec the forks inherit, when that is not the memory's owner.

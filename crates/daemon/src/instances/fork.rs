@@ -184,7 +184,9 @@ impl Actor {
                 let memory = memory_of(plan, image);
                 let mut record = inherit(&heir_of, id, name, parent.clone(), memory, now);
                 record.spec.env.extend(order.env.clone());
-                record.spec.tags.extend(order.tags.clone());
+                if let Some(tags) = &order.tags {
+                    record.spec.tags.clone_from(tags);
+                }
                 if order.post_fork.is_some() {
                     record.spec.post_fork.clone_from(&order.post_fork);
                 }

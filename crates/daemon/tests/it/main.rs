@@ -7,9 +7,14 @@ mod world;
 
 mod scenarios;
 
+mod access;
 mod crashes;
+mod edge;
 mod faults;
 mod forks;
 mod images;
 mod lifecycle;
+mod openapi;
+mod property;
+mod readers;
 mod templates;

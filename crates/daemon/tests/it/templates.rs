@@ -373,8 +373,9 @@ async fn rule_3_10_forks_that_run_beside_a_demotion_or_deletion_keep_their_paren
     for round in 0..8 {
         let template = world.template(&format!("t{round}")).await;
         let instance = format!("/instances/{template}");
+        let path = format!("/instances/{template}/fork");
         let fork = world.post(
-            &format!("/instances/{template}/fork"),
+            &path,
             json!({ "name": format!("f{round}"), "target_state": "Standby" }),
         );
         let end = async {

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 pub(crate) use daemon::Daemon;
 pub(crate) use gate::{Gate, When};
-pub(crate) use http::Answer;
+pub(crate) use http::{Answer, request};
 pub(crate) use look::names;
 pub(crate) use machines::{Machines, Pretence};
 
