@@ -113,6 +113,20 @@ impl Daemon {
         Answer::read(request.send().await.expect("the daemon answers")).await
     }
 
+    /// Sends a request and does not wait for what becomes of it.
+    pub fn send_off(&self, method: &str, path: &str, body: Value) -> tokio::task::JoinHandle<()> {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = self
+            .http
+            .request(method, format!("http://localhost{path}"))
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        tokio::spawn(async move {
+            // Whoever kills the daemon meanwhile does not mind.
+            let _ = request.send().await;
+        })
+    }
+
     /// GET.
     pub async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await

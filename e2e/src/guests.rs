@@ -49,12 +49,22 @@ impl Daemon {
         self.boot_as(plain_create(name)).await
     }
 
-    /// Boots what is asked for, waits until it runs, and gives its id.
+    /// Boots what is asked for, which must run [`COUNTER`], waits until that counts, and gives its id.
     pub async fn boot_as(&self, request: Value) -> String {
         let made = self.post("/instances", request).await.expect(201);
         let id = made["id"].as_str().expect("an id").to_owned();
         self.wait_for(&id, "Running").await;
+        self.wait_for_counter(&id).await;
         id
+    }
+
+    /// Waits until [`COUNTER`] listens: it has started when its machine is running, but not done anything yet.
+    pub async fn wait_for_counter(&self, instance: &str) {
+        self.sh(
+            instance,
+            "until [ -p /dev/shm/answer ]; do usleep 10000; done",
+        )
+        .await;
     }
 
     /// A template whose counter stands at 1, made by booting; gives its id.
