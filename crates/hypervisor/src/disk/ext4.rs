@@ -1,7 +1,7 @@
 //! Base disks: a sparse file with an empty ext4 in it.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -14,10 +14,16 @@ const PREZEROED: &str = "assume_storage_prezeroed=1,nodiscard";
 /// For versions of mkfs before 1.47.
 const ZERO_NOW: &str = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
 
-/// Creates the new file `path` with an ext4 of `bytes`. Blocks for some tens of milliseconds.
+/// Creates the new file `path` with an ext4 of `bytes`, to be shared by all machines with disks of that size: it is
+/// read-only, overlays are written instead. Blocks for some tens of milliseconds.
 pub fn format_ext4(path: &Path, bytes: u64) -> Result<(), VmmError> {
     create(path, bytes)?;
-    let made = mkfs(path, PREZEROED).or_else(|_| mkfs(path, ZERO_NOW));
+    let made = mkfs(path, PREZEROED)
+        .or_else(|_| mkfs(path, ZERO_NOW))
+        .and_then(|()| {
+            std::fs::set_permissions(path, Permissions::from_mode(0o444))
+                .map_err(VmmError::io("protect", path))
+        });
     if made.is_err() {
         // Nobody else knows the file; that it cannot be removed is less news than why it was not made.
         drop(std::fs::remove_file(path));
@@ -78,6 +84,7 @@ mod tests {
                 made.unwrap();
                 let metadata = std::fs::metadata(&path).unwrap();
                 assert_eq!(metadata.len(), 2 << 30);
+                assert_eq!(metadata.mode() & 0o777, 0o444);
                 assert!(
                     metadata.blocks() * 512 < 64 << 20,
                     "{} KiB",

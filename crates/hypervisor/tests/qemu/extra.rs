@@ -3,7 +3,8 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use hypervisor::conformance::Subject;
+use hypervisor::conformance::{Scenario, Subject};
+use hypervisor::qemu::MachineChoice;
 
 use crate::speed;
 use crate::subject::Qemu;
@@ -11,7 +12,11 @@ use crate::subject::Qemu;
 type Run = for<'a> fn(&'a Qemu) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Tests by name.
-pub(crate) const ALL: [(&str, Run); 2] = [
+pub(crate) const ALL: [(&str, Run); 4] = [
+    ("q35_restores", |subject| Box::pin(q35_restores(subject))),
+    ("unprivileged_restores", |subject| {
+        Box::pin(unprivileged_restores(subject))
+    }),
     ("kvm_is_judged", |subject| Box::pin(kvm_is_judged(subject))),
     ("redialled_at_once", |subject| {
         Box::pin(redialled_at_once(subject))
@@ -51,4 +56,25 @@ async fn redialled_at_once(subject: &Qemu) {
         assert!(greeted.is_ok(), "connection {number}: {:?}", greeted.err());
     }
     machine.vm.kill().await.unwrap();
+}
+
+/// User and group `nobody`.
+const NOBODY: u32 = 65534;
+
+/// The other machine model boots, saves and restores too.
+async fn q35_restores(subject: &Qemu) {
+    let mut q35 = subject.another();
+    q35.machine = MachineChoice::Q35;
+    Scenario::StandbyRestore.run(&q35).await;
+}
+
+/// VMMs run as another user than the daemon, which saves and restores them all the same.
+async fn unprivileged_restores(subject: &Qemu) {
+    if !rustix::process::geteuid().is_root() {
+        println!("  skipped: only root can start programs as another user");
+        return;
+    }
+    let mut unprivileged = subject.another();
+    unprivileged.vmm_uid = Some(NOBODY);
+    Scenario::DiffStandby.run(&unprivileged).await;
 }

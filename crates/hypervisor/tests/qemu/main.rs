@@ -1,7 +1,9 @@
 //! Real QEMU passes the suite, with a real Linux guest and the real agent in it.
 //!
 //! Needs `COPPICE_ASSETS`, a directory with `boot/current/{kernel,initrd}` and `root.erofs` as `cargo xtask assets`
-//! makes it. Arguments are parts of names; without one all scenarios run, one after the other.
+//! makes it. Takes the arguments of the standard test harness that runners use: parts of names (whole ones with
+//! `--exact`) and `--list`. Measurements run only when they are named.
+
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod agent;
@@ -27,6 +29,21 @@ fn main() -> ExitCode {
     {
         return hypervisor::launch_main(Path::new(spec));
     }
+    let has = |option: &str| arguments.iter().any(|argument| argument == option);
+    if has("--list") {
+        if !has("--ignored") {
+            names().for_each(|name| println!("{name}: test"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let chosen = Chosen {
+        filters: arguments
+            .iter()
+            .filter(|argument| !argument.starts_with('-'))
+            .cloned()
+            .collect(),
+        exact: has("--exact"),
+    };
     let Some(assets) = std::env::var_os("COPPICE_ASSETS").map(PathBuf::from) else {
         println!("skipped: COPPICE_ASSETS is not set, there is no guest to test QEMU with");
         return ExitCode::SUCCESS;
@@ -39,38 +56,63 @@ fn main() -> ExitCode {
         println!("skipped: qemu-system-x86_64 is not installed");
         return ExitCode::SUCCESS;
     }
-    let filters: Vec<&String> = arguments
-        .iter()
-        .filter(|argument| !argument.starts_with('-'))
-        .collect();
-    let wanted = |name: &str| {
-        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let subject = Qemu::new(assets);
-        for scenario in Scenario::ALL
-            .into_iter()
-            .filter(|scenario| wanted(&format!("{scenario:?}")))
-        {
-            let began = Instant::now();
-            scenario.run(&subject).await;
-            println!(
-                "{scenario:?} ... ok ({:.1} s)",
-                began.elapsed().as_secs_f64()
-            );
-        }
-        let named = |name: &str| !filters.is_empty() && wanted(name);
-        let measurements = extra::MEASUREMENTS
-            .into_iter()
-            .filter(|(name, _)| named(name));
-        for (name, run) in extra::ALL.into_iter().chain(measurements) {
-            if wanted(name) {
-                let began = Instant::now();
-                run(&subject).await;
-                println!("{name} ... ok ({:.1} s)", began.elapsed().as_secs_f64());
-            }
-        }
-    });
+    tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(run(&chosen, assets));
     ExitCode::SUCCESS
+}
+
+/// Names of all tests; measurements are none.
+fn names() -> impl Iterator<Item = String> {
+    let scenarios = Scenario::ALL
+        .into_iter()
+        .map(|scenario| format!("{scenario:?}"));
+    scenarios.chain(extra::ALL.into_iter().map(|(name, _)| name.to_owned()))
+}
+
+/// What the arguments ask for.
+struct Chosen {
+    filters: Vec<String>,
+    exact: bool,
+}
+
+impl Chosen {
+    fn takes(&self, name: &str) -> bool {
+        self.filters.is_empty() || self.names(name)
+    }
+
+    fn names(&self, name: &str) -> bool {
+        self.filters.iter().any(|filter| {
+            if self.exact {
+                name == filter
+            } else {
+                name.contains(filter.as_str())
+            }
+        })
+    }
+}
+
+async fn run(chosen: &Chosen, assets: PathBuf) {
+    let subject = Qemu::new(assets);
+    for scenario in Scenario::ALL {
+        let name = format!("{scenario:?}");
+        if chosen.takes(&name) {
+            timed(&name, scenario.run(&subject)).await;
+        }
+    }
+    let extras = extra::ALL
+        .into_iter()
+        .filter(|(name, _)| chosen.takes(name));
+    let measurements = extra::MEASUREMENTS
+        .into_iter()
+        .filter(|(name, _)| chosen.names(name));
+    for (name, test) in extras.chain(measurements) {
+        timed(name, test(&subject)).await;
+    }
+}
+
+async fn timed(name: &str, test: impl Future<Output = ()>) {
+    let began = Instant::now();
+    test.await;
+    println!("{name} ... ok ({:.1} s)", began.elapsed().as_secs_f64());
 }

@@ -89,7 +89,7 @@ async fn standby(machine: Machine) -> (Image, u64, Vec<(&'static str, Duration)>
         times.push((
             name,
             std::mem::replace(&mut began, Instant::now()).elapsed(),
-        ))
+        ));
     };
     machine.vm.pause().await.unwrap();
     lap("pause", &mut times);
@@ -184,7 +184,7 @@ pub(crate) async fn measure_forks(subject: &Qemu) {
         millis(began.elapsed())
     );
     let (image, pages, _) = standby(machine).await;
-    println!("  its image: {} MiB", pages * PAGE_BYTES as u64 >> 20);
+    println!("  its image: {} MiB", (pages * PAGE_BYTES as u64) >> 20);
     let began = Instant::now();
     let _hold = driver.templates().unwrap().hold(image.dir()).await.unwrap();
     println!("  loading it: {:.0} ms", millis(began.elapsed()));

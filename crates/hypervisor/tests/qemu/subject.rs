@@ -1,5 +1,7 @@
 //! QEMU as the subject of the suite.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,11 +23,16 @@ pub(crate) struct Qemu {
     dir: Option<TempDir>,
     base_disk: PathBuf,
     made: AtomicUsize,
+    pub(crate) machine: MachineChoice,
+    /// User that the VMMs run as.
+    pub(crate) vmm_uid: Option<u32>,
 }
 
 impl Qemu {
     pub(crate) fn new(assets: PathBuf) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        // VMMs of other users must reach their files.
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let base_disk = dir.path().join("base");
         disk::format_ext4(&base_disk, DISK_BYTES).unwrap();
         Self {
@@ -33,7 +40,14 @@ impl Qemu {
             dir: Some(dir),
             base_disk,
             made: AtomicUsize::new(0),
+            machine: MachineChoice::Microvm,
+            vmm_uid: None,
         }
+    }
+
+    /// The same assets, in a directory of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.assets.clone())
     }
 
     fn dir(&self) -> &Path {
@@ -54,7 +68,7 @@ impl Qemu {
             launcher: vec![program, LAUNCH.into()],
             accel: AccelChoice::Tcg,
             machine,
-            vmm_uid: None,
+            vmm_uid: self.vmm_uid,
             probe_kernel: None,
             verdict_cache: None,
         };
@@ -112,15 +126,16 @@ fn find(dir: &Path, name: &str) -> Vec<PathBuf> {
 #[async_trait]
 impl Subject for Qemu {
     async fn driver(&self) -> Arc<dyn Driver> {
-        Arc::new(
-            self.driver_with(MachineChoice::Microvm, Arc::default())
-                .await,
-        )
+        Arc::new(self.driver_with(self.machine, Arc::default()).await)
     }
 
     async fn other_driver(&self) -> (Arc<dyn Driver>, &'static str) {
+        let other = match self.machine {
+            MachineChoice::Microvm => MachineChoice::Q35,
+            MachineChoice::Q35 => MachineChoice::Microvm,
+        };
         (
-            Arc::new(self.driver_with(MachineChoice::Q35, Arc::default()).await),
+            Arc::new(self.driver_with(other, Arc::default()).await),
             "vmm.machine",
         )
     }
