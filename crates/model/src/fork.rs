@@ -63,7 +63,7 @@ pub struct ForkPlan {
 /// Decides what `ask` means for a source in `state`. With `names_template` the state
 /// is that of the template, which must be `Template`.
 pub fn plan_fork(ask: ForkAsk, state: State) -> Result<ForkPlan, Refusal> {
-    let count = check_request(ask)?;
+    let count = check_fork(ask)?;
     if ask.names_template && state != State::Template {
         return Err(Refusal::state(format!(
             "template_id names an instance in state {state}; it must be a Template"
@@ -109,8 +109,8 @@ pub fn plan_fork(ask: ForkAsk, state: State) -> Result<ForkPlan, Refusal> {
     })
 }
 
-/// What is wrong with a request whatever the source is.
-fn check_request(ask: ForkAsk) -> Result<u32, Refusal> {
+/// What is wrong with a request whatever the source is; else how many forks it asks for.
+pub fn check_fork(ask: ForkAsk) -> Result<u32, Refusal> {
     if ask.share_memory == Some(true) && ask.from_running {
         return Err(Refusal::request(
             "share_memory and from_running exclude each other: a running source wakes again after the fork, a template cannot",

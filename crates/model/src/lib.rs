@@ -23,7 +23,7 @@ mod wait;
 
 pub use admit::{Operation, Verdict, admit};
 pub use duration::{DurationError, format_duration, parse_duration};
-pub use fork::{ForkAsk, ForkMode, ForkPlan, MAX_FORKS, Target, fork_names, plan_fork};
+pub use fork::{ForkAsk, ForkMode, ForkPlan, MAX_FORKS, Target, check_fork, fork_names, plan_fork};
 pub use id::{IdError, ImageId, InstanceId};
 pub use inherit::inherit;
 pub use name::{Name, NameError};
