@@ -57,7 +57,7 @@ pub(super) struct Actor {
     pub events: Option<Events>,
     /// The guest on its way up.
     pub bring_up: Option<JoinHandle<Result<Up, OpError>>>,
-    /// There may be a VMM, but it could not be looked at; it is tried again on each look.
+    /// There may be a VMM, but it could not be looked at; each command tries again.
     pub unread: bool,
     /// Keeps a template's memory loaded.
     pub hold: Option<Box<dyn TemplateHold>>,
@@ -151,7 +151,14 @@ impl Actor {
         let name = envelope.command.name();
         // Whoever waits for a state must not take the one before the operation for the end.
         self.show_busy();
-        let result = self.carry_out(envelope.command).await;
+        if self.unread {
+            self.recover().await;
+        }
+        let result = if self.gone {
+            Err(OpError::NotFound)
+        } else {
+            self.carry_out(envelope.command).await
+        };
         let elapsed = began.elapsed();
         crate::metrics::operation(name, result.is_ok(), elapsed);
         match &result {
@@ -234,17 +241,7 @@ impl Actor {
     /// Asks the VMM how it is.
     pub(super) async fn look(&mut self) {
         if self.unread {
-            match self.ctx.driver.adopt(&self.dir.run()).await {
-                Ok(vm) => {
-                    self.vm = vm;
-                    self.unread = false;
-                }
-                Err(error) => {
-                    warn!(instance = %self.id, why = %chain(&error), "cannot look for the VMM");
-                    self.vmm = VmmFact::Unreadable(chain(&error));
-                    return;
-                }
-            }
+            return;
         }
         self.vmm = match &self.vm {
             None => VmmFact::Absent,

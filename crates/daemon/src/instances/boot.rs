@@ -1,6 +1,7 @@
 //! Booting, and a guest's way up beside the actor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use guest::{GuestEvent, GuestPhase, Link, StartSpec};
 use hypervisor::{ExitReason, KernelFiles, LaunchPlan, LogFiles, MachineSpec, Vm, VmStatus};
@@ -13,7 +14,11 @@ use super::context::{BOOT_DEADLINE, THAW_DEADLINE};
 use super::identity;
 use super::layout::LogSource;
 use super::{OpError, chain, disk};
-use crate::store::ImageRecord;
+use crate::store::{ImageRecord, StoreError};
+
+/// Between two attempts to reach the agent of a guest that is up: a line that breaks at
+/// once must not keep a processor busy.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 impl Actor {
     /// Boots a stopped machine. Returns when the VMM runs; the guest comes up beside.
@@ -121,16 +126,26 @@ impl Actor {
             .store
             .run(move |store| store.image(&digest))
             .await
-            .map_err(|_| OpError::NoImage(name))
+            .map_err(|error| match error {
+                StoreError::NotFound => OpError::NoImage(name),
+                other => other.into(),
+            })
     }
 
     /// Starts the task that waits for the agent and lets it start the program if that
     /// has not happened yet. Running it again is harmless: a started guest says so.
     pub(super) fn bring_up(&mut self, spec: StartSpec) {
+        self.bring_up_after(Duration::ZERO, spec);
+    }
+
+    fn bring_up_after(&mut self, pause: Duration, spec: StartSpec) {
         let Some(vm) = self.vm.clone() else {
             return;
         };
-        self.bring_up = Some(tokio::spawn(come_up(vm, spec)));
+        self.bring_up = Some(tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            come_up(vm, spec).await
+        }));
     }
 
     /// The guest has answered, or will not.
@@ -146,7 +161,7 @@ impl Actor {
             // attempt has its own deadline.
             Err(error) if self.guest == GuestFact::Ready => {
                 warn!(instance = %self.id, why = %chain(&error), "the agent does not answer");
-                self.reconnect().await;
+                self.reconnect_after(RECONNECT_PAUSE).await;
             }
             Err(error) => self.boot_failed(&error).await,
         }
@@ -167,11 +182,24 @@ impl Actor {
 
     /// Connects to the agent of a guest that is up already.
     pub(super) async fn reconnect(&mut self) {
+        self.reconnect_after(Duration::ZERO).await;
+    }
+
+    async fn reconnect_after(&mut self, pause: Duration) {
         self.link = None;
         self.events = None;
         match self.image_record().await {
-            Ok(image) => self.bring_up(identity::start_spec(&self.record, &image)),
-            Err(error) => warn!(instance = %self.id, why = %chain(&error), "cannot reconnect"),
+            Ok(image) => {
+                let spec = identity::start_spec(&self.record, &image);
+                self.bring_up_after(pause, spec);
+            }
+            // Counts as an attempt that failed, so that there is a next one.
+            Err(error) => {
+                self.bring_up = Some(tokio::spawn(async {
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                    Err(error)
+                }));
+            }
         }
     }
 

@@ -13,13 +13,22 @@ impl Actor {
     /// Brings the actor in step with the world. Afterwards the instance is as if the
     /// daemon had never been away, or as if the operation had never been asked for.
     pub(super) async fn recover(&mut self) {
-        self.unread = true;
-        self.look().await;
-        if self.unread {
+        match self.ctx.driver.adopt(&self.dir.run()).await {
+            Ok(vm) => {
+                self.vm = vm;
+                self.unread = false;
+            }
             // Neither keeping nor ending it is safe while nobody knows whether it runs.
-            self.show();
-            return;
+            Err(error) => {
+                let why = chain(&error);
+                warn!(instance = %self.id, %why, "cannot look for the VMM");
+                self.unread = true;
+                self.vmm = VmmFact::Unreadable(why);
+                self.show();
+                return;
+            }
         }
+        self.look().await;
         let survivor = match self.vmm {
             VmmFact::Absent => Survivor::None,
             VmmFact::Running => Survivor::Running,

@@ -138,13 +138,14 @@ impl Actor {
         for _ in 0..RESUME_ATTEMPTS {
             self.look().await;
             let (Some(vm), VmmFact::Paused) = (self.vm.clone(), &self.vmm) else {
-                return;
+                break;
             };
             if let Err(error) = vm.resume().await {
                 warn!(instance = %self.id, why = %chain(&error), "the machine could not be resumed");
             }
         }
         self.look().await;
+        self.thaw().await;
     }
 
     /// Prepares the guest for a memory image: file systems are written out, so that the
