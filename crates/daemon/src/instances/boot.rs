@@ -221,31 +221,35 @@ impl Actor {
                 message,
             } => {
                 self.journal.note(&format!("program exited with {code}"));
-                let exit = ExitInfo {
-                    code: Some(code),
-                    message,
-                };
-                let saved = self
-                    .save(move |record, _| {
-                        record.exit = Some(exit);
-                        Ok(())
-                    })
-                    .await;
-                match (saved, self.link.clone()) {
-                    // The guest powers off only after this: the exit code is never lost.
-                    (Ok(()), Some(link)) => {
-                        if let Err(error) = link.acknowledge_exit().await {
-                            warn!(instance = %self.id, why = %chain(&error), "cannot acknowledge");
-                        }
-                    }
-                    (Ok(()), None) => {}
-                    (Err(error), _) => {
-                        warn!(instance = %self.id, why = %chain(&error), "cannot record the exit");
-                    }
+                // The guest powers off only when it is told that the exit is recorded: the
+                // code is never lost.
+                if self.record_exit(code, message).await
+                    && let Some(link) = self.link.clone()
+                    && let Err(error) = link.acknowledge_exit().await
+                {
+                    warn!(instance = %self.id, why = %chain(&error), "cannot acknowledge");
                 }
             }
         }
         self.show();
+    }
+
+    /// Records how the program ended; false if that could not be done.
+    pub(super) async fn record_exit(&mut self, code: i32, message: Option<String>) -> bool {
+        let exit = ExitInfo {
+            code: Some(code),
+            message,
+        };
+        let saved = self
+            .save(move |record, _| {
+                record.exit = Some(exit);
+                Ok(())
+            })
+            .await;
+        if let Err(error) = &saved {
+            warn!(instance = %self.id, why = %chain(error), "cannot record the exit");
+        }
+        saved.is_ok()
     }
 
     /// The guest has powered off; its VMM has nothing more to do.

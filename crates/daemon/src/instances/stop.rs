@@ -60,19 +60,7 @@ impl Actor {
         };
         let next = tokio::time::timeout(std::time::Duration::from_millis(10), events.next()).await;
         if let Ok(guest::GuestEvent::ProgramExited { code, message, .. }) = next {
-            let exit = ExitInfo {
-                code: Some(code),
-                message,
-            };
-            let saved = self
-                .save(move |record, _| {
-                    record.exit = Some(exit);
-                    Ok(())
-                })
-                .await;
-            if let Err(error) = saved {
-                warn!(instance = %self.id, why = %chain(&error), "cannot record the exit");
-            }
+            self.record_exit(code, message).await;
         }
     }
 
