@@ -1,8 +1,11 @@
 //! Specification §7: the daemon is killed right before and right after every step of
-//! every operation, and started again.
+//! every operation, killed once more while it mends that, and started again.
 
 use crate::scenarios::{Scenario, scenarios};
 use crate::world::{When, World};
+
+/// Steps of a start, about: which of them the second kill takes goes round.
+const STEPS_OF_A_START: usize = 9;
 
 /// More steps than any operation has.
 const MOST_STEPS: usize = 200;
@@ -36,6 +39,9 @@ async fn kill_at(scenario: Scenario, step: usize, when: When) -> bool {
     }
     let at = world.gate.taken();
     eprintln!("{scenario:?} killed {when:?} {step}: {at:?}");
+    world
+        .start_and_kill_daemon(step % STEPS_OF_A_START, when)
+        .await;
     world.restart().await;
     let first = world.picture().await;
     let state = stage.check(&world).await;

@@ -35,7 +35,8 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(super) async fn start(world: &World) -> Self {
+    /// None if the gate stopped it on its way up.
+    pub(super) async fn start(world: &World) -> Option<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -62,19 +63,25 @@ impl Daemon {
             });
             (instances, swept, router(state))
         });
-        let (instances, swept, router) = started.await.unwrap();
+        let (instances, swept, router) = tokio::select! {
+            parts = started => parts.unwrap(),
+            () = world.gate.stopped() => {
+                end(runtime).await;
+                return None;
+            }
+        };
         let tokens = Tokens::open(&world.layout.token_secret()).unwrap();
         let token = tokens
             .issue("test", Duration::from_secs(3600), None)
             .unwrap();
-        Self {
+        Some(Self {
             runtime: Some(runtime),
             instances,
             router,
             swept,
             token,
             tokens,
-        }
+        })
     }
 
     /// Where the daemon's tasks run.
@@ -83,12 +90,15 @@ impl Daemon {
     }
 
     pub(super) async fn kill(mut self) {
-        let runtime = self.runtime.take().unwrap();
-        // Waiting for threads to end would block the test's own runtime.
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(LAST_BREATH))
-            .await
-            .unwrap();
+        end(self.runtime.take().unwrap()).await;
     }
+}
+
+async fn end(runtime: Runtime) {
+    // Waiting for threads to end would block the test's own runtime.
+    tokio::task::spawn_blocking(move || runtime.shutdown_timeout(LAST_BREATH))
+        .await
+        .unwrap();
 }
 
 impl Drop for Daemon {

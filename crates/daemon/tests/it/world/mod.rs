@@ -95,7 +95,21 @@ impl World {
 
     pub(crate) async fn start_daemon(&mut self) {
         assert!(self.daemon.is_none(), "one daemon at a time");
-        self.daemon = Some(Daemon::start(self).await);
+        self.daemon = Some(Daemon::start(self).await.unwrap());
+    }
+
+    /// Starts a daemon that is killed again at one of its steps, perhaps before it serves.
+    pub(crate) async fn start_and_kill_daemon(&mut self, step: usize, when: When) {
+        self.kill_daemon().await;
+        self.gate.stop_at(step, when);
+        self.daemon = Daemon::start(self).await;
+        if self.daemon.is_some() {
+            tokio::select! {
+                () = self.gate.stopped() => {}
+                () = self.settle() => {}
+            }
+        }
+        self.kill_daemon().await;
     }
 
     /// Ends the daemon where it stands; machines go on.

@@ -99,7 +99,7 @@ impl World {
             loop {
                 match output.next().await.unwrap().unwrap() {
                     Output::Stdout(bytes) | Output::Stderr(bytes) => {
-                        printed.extend_from_slice(&bytes)
+                        printed.extend_from_slice(&bytes);
                     }
                     Output::Exit(_) => {
                         return String::from_utf8(printed).unwrap().trim_end().to_owned();
