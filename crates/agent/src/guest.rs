@@ -146,6 +146,10 @@ impl Machine for Guest {
         self.freezer()?.thaw()
     }
 
+    fn run_ahead(&mut self, ahead: bool) {
+        let _ = sys::run_ahead(ahead);
+    }
+
     fn power_off(&mut self) {
         // Everybody but PID 1; there is nobody left to ask politely.
         let _ = sys::kill(-1, libc::SIGKILL);

@@ -38,6 +38,10 @@ pub trait Machine {
     /// What the kernel said.
     fn thaw(&mut self) -> Result<(), Failure>;
 
+    /// Lets the server go before everything in the enclosure, or take turns with it. Best effort, for
+    /// it costs time only.
+    fn run_ahead(&mut self, ahead: bool);
+
     /// Ends all processes, writes all file systems out and switches the machine off. As PID 1 it
     /// does not return.
     fn power_off(&mut self);

@@ -112,6 +112,18 @@ pub(crate) fn interface_up(name: &str) -> io::Result<()> {
     }
 }
 
+/// Lets this process run ahead of all that is not real-time, or among them. Its children are always
+/// among them.
+pub(crate) fn run_ahead(ahead: bool) -> io::Result<()> {
+    let (policy, sched_priority) = match ahead {
+        true => (libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1),
+        false => (libc::SCHED_OTHER, 0),
+    };
+    let parameters = libc::sched_param { sched_priority };
+    // SAFETY: `parameters` lives through the call, which reads it only.
+    check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) })
+}
+
 /// Makes the cgroup this process is in the top of all that it and its children see of cgroups.
 pub(crate) fn new_cgroup_namespace() -> io::Result<()> {
     // SAFETY: a cgroup namespace changes how paths of cgroups read, and nothing of this process's

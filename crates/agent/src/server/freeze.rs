@@ -3,6 +3,10 @@
 //! A machine that wakes from an image must not run a program before it has random numbers, a clock
 //! and an identity of its own. So its programs are frozen in the image. Nothing but a word of the
 //! host thaws them: that the host went away means nothing, for a fork it never was there.
+//!
+//! The server goes before the programs from here until it has said what it has to say after the
+//! thaw. Otherwise every program would do a piece of its cold work before the host hears that the
+//! machine is ready.
 
 use protocol::{Failure, FailureKind};
 
@@ -20,6 +24,8 @@ impl<M: Machine> Server<M> {
         if !self.frozen {
             self.machine.freeze()?;
             self.frozen = true;
+            self.machine.run_ahead(true);
+            self.ahead = true;
         }
         // What was said before belongs into this machine's log, not into that of each fork.
         self.drain_program();
@@ -33,6 +39,14 @@ impl<M: Machine> Server<M> {
             self.frozen = false;
         }
         Ok(())
+    }
+
+    /// Nothing is left to do: the programs have their turn again.
+    pub(super) fn fall_in(&mut self) {
+        if self.ahead && !self.frozen {
+            self.machine.run_ahead(false);
+            self.ahead = false;
+        }
     }
 
     /// Refuses what would change a machine that stands still. A process could not be started

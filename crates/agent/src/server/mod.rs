@@ -69,6 +69,8 @@ pub struct Server<M> {
     resume: Option<PendingResume>,
     /// The programs stand still.
     frozen: bool,
+    /// The server goes before the programs.
+    ahead: bool,
     ending: Ending,
 }
 
@@ -109,6 +111,7 @@ impl<M: Machine> Server<M> {
             sessions: BTreeMap::new(),
             resume: None,
             frozen: false,
+            ahead: false,
             ending: Ending::default(),
         })
     }
@@ -123,6 +126,7 @@ impl<M: Machine> Server<M> {
             let timeout = if busy {
                 Some(Duration::ZERO)
             } else {
+                self.fall_in();
                 self.timeout()
             };
             for token in self.poller.wait(timeout)? {

@@ -97,6 +97,7 @@ impl Machine for TestMachine {
         self.signal_all("-CONT");
         Ok(())
     }
+    fn run_ahead(&mut self, _: bool) {}
     fn set_up(&mut self, _: &StartSpec) -> Result<(), Failure> {
         Ok(())
     }
