@@ -2,6 +2,7 @@
 
 mod agent;
 mod assets;
+mod bench;
 mod check;
 mod demo;
 mod image;
@@ -44,6 +45,12 @@ enum Command {
     Assets,
     /// Show the whole thing on real guests, checking every step.
     Demo,
+    /// Measure what is promised about speed and memory; fail if a bound is missed.
+    Bench {
+        /// Fewer samples: a minute instead of several.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Formatting, clippy and tidy.
     Check,
     /// The rules that clippy cannot see: sizes, names, words, who depends on whom.
@@ -65,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         Command::Image { out } => image::run(&workspace, &out),
         Command::Assets => assets::run(&workspace),
         Command::Demo => demo::run(&workspace),
+        Command::Bench { quick } => bench::run(&workspace, quick),
         Command::Check => check::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
         Command::Test { arguments } => test::run(&workspace, &arguments),

@@ -1,0 +1,71 @@
+//! `cargo xtask bench`: what the product promises about speed and memory, measured.
+//!
+//! Most figures are ratios against the same work done by hand right beside it, so that a slow or busy
+//! host slows both sides. Prints a table, writes `target/bench.json`, and fails if a bound is missed.
+
+mod by_hand;
+mod fan_out;
+mod first_exec;
+mod footprint;
+mod http;
+mod lab;
+mod pause;
+mod procfs;
+mod records;
+mod report;
+mod samples;
+mod standby;
+
+use std::fs;
+
+use anyhow::{Context, bail};
+use boot::Assets;
+
+use crate::private_daemon::{PrivateDaemon, Programs};
+use crate::workspace::Workspace;
+use crate::{assets, interrupt};
+use lab::Lab;
+use report::Report;
+
+/// Lines of the daemon's log that are shown after an error.
+const LOG_LINES: usize = 40;
+
+/// Measures everything; with `quick` fewer samples of each.
+pub(crate) fn run(workspace: &Workspace, quick: bool) -> anyhow::Result<()> {
+    let programs = Programs::build(workspace)?;
+    assets::make(workspace)?;
+    let assets = Assets::open(&workspace.assets_dir().join("boot"))?;
+    let archive = workspace.assets_dir().join("images/coppice-busybox.tar");
+    let file = workspace.target_dir.join("bench.json");
+    interrupt::run(async {
+        // On a real disk: the system's temporary directory is in memory on many hosts.
+        let daemon = PrivateDaemon::start(&programs, &assets, &workspace.target_dir).await?;
+        let mut report = Report::new(quick);
+        let measured = async {
+            let lab = Lab::open(&daemon, &archive, quick).await?;
+            measure(&lab, &mut report).await
+        };
+        let measured = measured.await;
+        if measured.is_err() {
+            eprintln!("\nthe daemon's last words:\n{}", daemon.log_tail(LOG_LINES));
+        }
+        measured?;
+        println!("\n{}", report.table());
+        fs::write(&file, report.json()?).with_context(|| format!("write {}", file.display()))?;
+        println!("\nwritten to {}", file.display());
+        let missed = report.missed();
+        if missed > 0 {
+            bail!("{missed} bounds missed");
+        }
+        Ok(())
+    })
+}
+
+async fn measure(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {
+    first_exec::measure(lab, report).await?;
+    fan_out::measure(lab, report).await?;
+    standby::measure(lab, report).await?;
+    pause::measure(lab, report).await?;
+    footprint::measure(lab, report).await?;
+    records::measure(lab, report).await
+}

@@ -1,0 +1,75 @@
+//! One fork: from the request to the first answered command.
+
+use std::time::Instant;
+
+use super::by_hand::Recipe;
+use super::lab::Lab;
+use super::report::Report;
+use super::samples::ms;
+
+/// Against the same QEMU started by hand.
+const BY_HAND_BOUND: f64 = 1.3;
+
+/// Against a cold boot.
+const BOOT_BOUND: f64 = 1.0 / 20.0;
+
+/// Both ways in turn, then cold boots.
+pub(super) async fn measure(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {
+    println!("one fork to its first exec");
+    let recipe = Recipe::of(lab)?;
+    let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
+    // The first round warms caches on both sides and does not count.
+    for round in 0..=lab.samples(20, 7) {
+        // Whoever comes second finds what the first has left: take turns.
+        for first in [round % 2 == 0, round % 2 != 0] {
+            let (took, samples) = if first {
+                (fork(lab).await?, &mut ours)
+            } else {
+                (hand(lab, &recipe).await?, &mut by_hand)
+            };
+            if round > 0 {
+                samples.push(took);
+            }
+        }
+    }
+    let mut boots = Vec::new();
+    for _ in 0..lab.samples(3, 1) {
+        let began = Instant::now();
+        let instance = lab.boot("cold").await?;
+        lab.exec(&instance.id, &["true"]).await?;
+        boots.push(ms(began.elapsed()));
+        lab.remove(&instance.id).await?;
+    }
+    report.ratio(
+        "fork → first exec, by hand",
+        "ms",
+        &ours,
+        &by_hand,
+        BY_HAND_BOUND,
+    );
+    report.ratio(
+        "fork → first exec, cold boot",
+        "ms",
+        &ours,
+        &boots,
+        BOOT_BOUND,
+    );
+    Ok(())
+}
+
+async fn fork(lab: &Lab<'_>) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let instance = lab.fork("one").await?;
+    lab.exec(&instance.id, &["true"]).await?;
+    let took = ms(began.elapsed());
+    lab.remove(&instance.id).await?;
+    Ok(took)
+}
+
+async fn hand(lab: &Lab<'_>, recipe: &Recipe) -> anyhow::Result<f64> {
+    let prepared = recipe.prepare(lab.daemon.home())?;
+    let began = Instant::now();
+    let machine = prepared.spawn()?;
+    machine.answer().await?;
+    Ok(ms(began.elapsed()))
+}
