@@ -135,7 +135,18 @@ impl Instances {
     /// Sends a command and waits for its end. The actor carries it out even if the
     /// caller stops waiting.
     pub(super) async fn call(&self, id: &InstanceId, command: Command) -> Result<Outcome, OpError> {
-        let handle = self.handle(id)?;
+        let handle = match self.handle(id) {
+            Ok(handle) => handle,
+            Err(missing) => {
+                // A record that cannot be read has no actor; that is the better answer.
+                let key = id.clone();
+                self.ctx
+                    .store
+                    .run(move |store| store.instance(&key))
+                    .await?;
+                return Err(missing);
+            }
+        };
         send(&handle, command).await
     }
 

@@ -412,3 +412,21 @@ async fn metrics_tell_states_operations_and_requests() {
     );
     world.delete_everything().await;
 }
+
+#[tokio::test]
+async fn health_and_capabilities_say_what_is_there() {
+    let world = World::new().await;
+    assert_eq!(world.get("/health").await.ok()["status"], json!("ok"));
+    let caps = world.get("/capabilities").await.ok();
+    assert_eq!(
+        caps["default_runtime"],
+        json!({ "name": "fake", "available": true })
+    );
+    for feature in ["templates", "share-memory", "fan-out", "exec", "logs"] {
+        let features = caps["features"].as_array().unwrap();
+        assert!(
+            features.contains(&json!(feature)),
+            "{feature}: {features:?}"
+        );
+    }
+}

@@ -214,3 +214,35 @@ async fn memory_is_held_for_templates_alone() {
     assert_eq!(held(), 0);
     world.delete_everything().await;
 }
+
+#[tokio::test]
+async fn a_stop_asks_the_program_and_keeps_its_code() {
+    let world = World::new().await;
+    let id = world.running("a").await;
+    let stopped = world.act(&id, "stop").await;
+    assert_eq!(stopped["state"], json!("Stopped"));
+    assert_eq!(
+        stopped["exit_code"],
+        json!(128 + 15),
+        "the stop signal of the image"
+    );
+    assert!(world.machines.agent(&id).is_powered_off());
+    world.delete_everything().await;
+}
+
+#[tokio::test]
+async fn a_deletion_asks_the_program_unless_told_not_to() {
+    let world = World::new().await;
+    for (query, asked) in [
+        ("", true),
+        ("?graceful_shutdown=true", true),
+        ("?graceful_shutdown=false", false),
+    ] {
+        let id = world.running("a").await;
+        let agent = world.machines.agent(&id);
+        let path = format!("/instances/{id}{query}");
+        assert_eq!(world.call("DELETE", &path, "").await.status, 204);
+        assert_eq!(agent.is_powered_off(), asked, "{query}");
+    }
+    world.delete_everything().await;
+}

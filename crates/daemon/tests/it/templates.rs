@@ -361,6 +361,20 @@ async fn rule_3_9_a_restart_leaves_what_it_cannot_read_alone() {
         .call("POST", "/instances/template/demote-template", "")
         .await;
     assert!(demote.refused(500, "internal_error").contains(&fork));
+    let instance = format!("/instances/{fork}");
+    for (method, path) in [("GET", ""), ("POST", "/stop"), ("DELETE", "")] {
+        let answer = world.call(method, &format!("{instance}{path}"), "").await;
+        assert!(
+            answer.refused(500, "internal_error").contains(&fork),
+            "{method} {path}"
+        );
+    }
+    let listed = world.get("/instances").await.ok();
+    assert_eq!(
+        listed.as_array().unwrap().len(),
+        1,
+        "the others are still shown"
+    );
     world.set_raw_record(&fork, &good);
     world.restart().await;
     assert_eq!(world.exec(&fork, &["counter"]).await, "1");

@@ -15,6 +15,8 @@ use crate::{DiskFile, GuestStream};
 pub trait FakeGuest: Send + Sync {
     /// Plays the agent on a connection, until the host ends it. Dropped when the machine ends.
     async fn serve(&self, stream: GuestStream);
+    /// What `serve` said has been passed on to the host. The moment to power off for a guest that has last words.
+    fn heard(&self) {}
     /// The contents of RAM.
     fn save(&self) -> Vec<u8>;
     /// Continues from contents of RAM, as the first thing it is asked after being made.

@@ -165,6 +165,12 @@ impl Machine {
     }
 }
 
+/// Which way a pump carries bytes, as the guest sees it.
+enum Direction {
+    Inward,
+    Outward,
+}
+
 /// Takes one connection at a time, as a VMM does, until the guest is gone.
 async fn serve(
     guest: Arc<dyn FakeGuest>,
@@ -178,12 +184,23 @@ async fn serve(
             let (from_host, to_host) = tokio::io::split(outer);
             let (from_guest, to_guest) = tokio::io::split(near);
             let mut pumps = JoinSet::new();
-            pumps.spawn(pump(from_host, to_guest, gate.clone()));
-            pumps.spawn(pump(from_guest, to_host, gate.clone()));
+            let (inward, outward) = (gate.clone(), gate.clone());
+            pumps.spawn(async {
+                pump(from_host, to_guest, inward).await;
+                Direction::Inward
+            });
+            pumps.spawn(async {
+                pump(from_guest, to_host, outward).await;
+                Direction::Outward
+            });
             let talk = guest.serve(Box::new(inner));
             tokio::pin!(talk);
             tokio::select! {
-                () = &mut talk => while pumps.join_next().await.is_some() {},
+                () = &mut talk => while let Some(ended) = pumps.join_next().await {
+                    if matches!(ended, Ok(Direction::Outward)) {
+                        guest.heard();
+                    }
+                },
                 // The host's end is closed: what the guest still says goes nowhere.
                 _ = pumps.join_next() => {}
             }

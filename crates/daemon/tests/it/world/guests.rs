@@ -39,9 +39,11 @@ impl Guest {
 #[async_trait]
 impl FakeGuest for Guest {
     async fn serve(&self, stream: GuestStream) {
-        let agent = self.agent();
-        agent.serve(stream).await;
-        if agent.is_powered_off() {
+        self.agent().serve(stream).await;
+    }
+
+    fn heard(&self) {
+        if self.agent().is_powered_off() {
             self.hardware.power.off();
         }
     }
