@@ -5,10 +5,14 @@
 //! system of cgroups is mounted nowhere, so images find `/sys/fs/cgroup` as empty as it always was,
 //! and may mount their own there. What they see then is a cgroup namespace that ends at this cgroup:
 //! what a container engine in the guest makes lies below it and is frozen as well.
+//!
+//! The kernel's word that a cgroup is frozen holds for one without cgroups below it: it is given as
+//! soon as either all processes of the cgroup itself stand still, or all of those below. So in the
+//! other case the processes are looked at one by one.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use protocol::{Failure, FailureKind};
@@ -29,6 +33,9 @@ const PROGRAMS: &str = "programs";
 /// midst of something the kernel does not interrupt, like waiting for a disk.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
+/// Time between two looks at the processes one by one.
+const LOOK: Duration = Duration::from_millis(2);
+
 /// Options of the mount. Those a kernel does not know are done without.
 ///
 /// `favordynmods` (6.0): a process moves without waiting for a grace period of the whole system,
@@ -36,13 +43,16 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 /// leave the cgroup nor freeze it themselves, after which no command could be started.
 const OPTIONS: [&str; 2] = ["favordynmods", "nsdelegate"];
 
+/// Marks threads of the kernel in `/proc/PID/stat`; linux/sched.h.
+const PF_KTHREAD: u32 = 0x0020_0000;
+
 /// The cgroup of all processes but the agent.
 #[derive(Debug)]
 pub(crate) struct Freezer {
     enclosure: Enclosure,
-    procs: OwnedFd,
     freeze: OwnedFd,
     events: OwnedFd,
+    stat: OwnedFd,
 }
 
 impl Freezer {
@@ -58,9 +68,9 @@ impl Freezer {
         let open = |name: &str, flags| open(&top, &format!("{PROGRAMS}/{name}"), flags);
         let freezer = Freezer {
             enclosure: Enclosure::new(open("cgroup.procs", OFlags::WRONLY)?),
-            procs: open("cgroup.procs", OFlags::RDONLY)?,
             freeze: open("cgroup.freeze", OFlags::WRONLY)?,
             events: open("cgroup.events", OFlags::RDONLY)?,
+            stat: open("cgroup.stat", OFlags::RDONLY)?,
         };
         // A namespace begins where its maker is.
         freezer.enclosure.enter()?;
@@ -77,19 +87,22 @@ impl Freezer {
 
     /// Returns when all processes stand still; after a failure all of them run.
     pub(crate) fn freeze(&self) -> Result<(), Failure> {
-        let frozen = self.try_freeze();
-        if !matches!(frozen, Ok(true)) {
-            let moving = self.moving();
-            self.thaw()?;
-            return Err(match frozen {
-                Ok(_) => Failure::new(
+        let failure = match self.try_freeze() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                let why = match restless() {
+                    Ok(Some(process)) => process,
+                    Ok(None) | Err(_) => format!("not within {STANDSTILL:?}"),
+                };
+                Failure::new(
                     FailureKind::TimedOut,
-                    format!("programs cannot be frozen: {moving}"),
-                ),
-                Err(error) => io_failure("freeze programs", &error),
-            });
-        }
-        Ok(())
+                    format!("programs cannot be frozen: {why}"),
+                )
+            }
+            Err(error) => io_failure("freeze programs", &error),
+        };
+        self.thaw()?;
+        Err(failure)
     }
 
     /// Lets all processes go on. Harmless when they run.
@@ -100,42 +113,39 @@ impl Freezer {
     }
 
     fn try_freeze(&self) -> io::Result<bool> {
+        // Every process ends the system call it is in and makes no other one after this write, so
+        // what is looked at below was made before it, or is seen then.
+        let mut has_children = self.has_children()?;
         rustix::io::write(&self.freeze, b"1")?;
         let begun = Instant::now();
         loop {
-            // Asked for before the clock is: a machine that was not given the processor for a
-            // while must not fail for that.
+            // The clock is looked at first: a machine that was not given the processor for a while
+            // must not fail for that.
             let left = STANDSTILL.saturating_sub(begun.elapsed());
-            if read_all(&self.events)?
-                .lines()
-                .any(|line| line == "frozen 1")
-            {
+            let told = has_line(&self.events, "frozen 1")?;
+            has_children |= self.has_children()?;
+            if told && (!has_children || restless()?.is_none()) {
                 return Ok(true);
             }
             if left.is_zero() {
                 return Ok(false);
             }
-            let mut watched = [PollFd::new(&self.events, PollFlags::PRI)];
-            let left = Timespec {
+            // Nothing is told about single processes.
+            let pause = if told { left.min(LOOK) } else { left };
+            let pause = Timespec {
                 tv_sec: 0,
-                tv_nsec: left.subsec_nanos().into(),
+                tv_nsec: pause.subsec_nanos().into(),
             };
-            match poll(&mut watched, Some(&left)) {
+            let mut watched = [PollFd::new(&self.events, PollFlags::PRI)];
+            match poll(&mut watched, Some(&pause)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// A process that the kernel does not interrupt, in words. Cgroups the programs made themselves
-    /// are not searched.
-    fn moving(&self) -> String {
-        let pids = read_all(&self.procs).unwrap_or_default();
-        let stuck = pids.lines().find_map(|pid| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            uninterruptible(&stat).map(|name| format!("process {pid} ({name}) waits in the kernel"))
-        });
-        stuck.unwrap_or_else(|| format!("not within {STANDSTILL:?}"))
+    fn has_children(&self) -> io::Result<bool> {
+        Ok(!has_line(&self.stat, "nr_descendants 0")?)
     }
 }
 
@@ -165,21 +175,57 @@ fn open(directory: &OwnedFd, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// The whole of a file of the kernel's, up to a page. Looking from the start again also arms the
+/// Whether a short file of the kernel's has this line. Looking from the start again also arms the
 /// next notice of a change.
-fn read_all(file: impl AsFd) -> io::Result<String> {
-    let mut bytes = [0; 4096];
+fn has_line(file: &OwnedFd, line: &str) -> io::Result<bool> {
+    let mut bytes = [0; 512];
     let len = rustix::io::pread(file, &mut bytes, 0)?;
-    Ok(String::from_utf8_lossy(&bytes[..len]).into_owned())
+    Ok(bytes[..len]
+        .split(|byte| *byte == b'\n')
+        .any(|found| found == line.as_bytes()))
 }
 
-/// The name of the process, if its line in `/proc` says that it waits for something that no signal
-/// ends.
-fn uninterruptible(stat: &str) -> Option<&str> {
+/// A process that does not stand still, in words.
+///
+/// A process that is told to freeze is woken from every sleep that can be interrupted, and goes to
+/// none before it is frozen. So what sleeps then is frozen, and what runs or waits for something that
+/// nothing interrupts is not.
+fn restless() -> io::Result<Option<String>> {
+    let own = std::process::id();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // What ends meanwhile stands still as well.
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            continue;
+        };
+        for thread in threads.flatten() {
+            let stat = fs::read(thread.path().join("stat")).unwrap_or_default();
+            if pid != own
+                && let Some(what) = movement(&String::from_utf8_lossy(&stat))
+            {
+                return Ok(Some(format!("process {pid} {what}")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What a thread is doing by its line in `/proc`, unless it stands still or is the kernel's own.
+fn movement(stat: &str) -> Option<String> {
     // The name may hold anything, parentheses too.
     let (front, back) = stat.rsplit_once(") ")?;
     let (_, name) = front.split_once('(')?;
-    back.starts_with('D').then_some(name)
+    let mut fields = back.split(' ');
+    let does = match fields.next()? {
+        "R" => "runs",
+        "D" => "waits in the kernel",
+        _ => return None,
+    };
+    let flags: u32 = fields.nth(5)?.parse().ok()?;
+    (flags & PF_KTHREAD == 0).then(|| format!("({name}) {does}"))
 }
 
 fn io_failure(what: &str, error: &io::Error) -> Failure {
@@ -190,13 +236,34 @@ fn io_failure(what: &str, error: &io::Error) -> Failure {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(stat: &str, expected: Option<&str>) {
+        assert_eq!(movement(stat).as_deref(), expected, "{stat}");
+    }
+
     #[test]
-    fn stuck_processes_are_named() {
-        assert_eq!(
-            uninterruptible("7 (a) D (odd) D 1 7 7 0"),
-            Some("a) D (odd")
+    fn moving_processes_are_told_from_those_that_stand_still() {
+        check(
+            "7 (a) R (odd) D 1 7 7 0 -1 4194560 78",
+            Some("(a) R (odd) waits in the kernel"),
         );
-        assert_eq!(uninterruptible("8 (D) S 1 8 8 0"), None);
-        assert_eq!(uninterruptible("rubbish"), None);
+        check("7 (dd) R 1 7 7 0 -1 4194560 78", Some("(dd) runs"));
+        for state in ["S", "T", "t", "Z"] {
+            check(&format!("8 (D) {state} 1 8 8 0 -1 4194560 78"), None);
+        }
+        check("26 (writeback) D 2 0 0 0 -1 69238880 0", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_running_process_is_found() {
+        let mut busy = std::process::Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn()
+            .unwrap();
+        let found = restless();
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        assert!(found.unwrap().is_some());
     }
 }
