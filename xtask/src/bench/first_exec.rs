@@ -13,13 +13,19 @@ const BY_HAND_BOUND: f64 = 1.3;
 /// Against a cold boot.
 const BOOT_BOUND: f64 = 1.0 / 20.0;
 
-/// Both ways in turn, then cold boots.
+/// Forks to one cold boot, which takes as long as many.
+const BOOT_EVERY: u32 = 7;
+
+/// Both ways in turn, with a cold boot now and then.
 pub(super) async fn measure(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {
     println!("one fork to its first exec");
     let recipe = Recipe::of(lab)?;
-    let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
+    let (mut ours, mut by_hand, mut boots) = (Vec::new(), Vec::new(), Vec::new());
     // The first round warms caches on both sides and does not count.
     for round in 0..=lab.samples(20, 7) {
+        if round % BOOT_EVERY == 0 {
+            boots.push(boot(lab).await?);
+        }
         // Whoever comes second finds what the first has left: take turns.
         for first in [round % 2 == 0, round % 2 != 0] {
             let (took, samples) = if first {
@@ -31,14 +37,6 @@ pub(super) async fn measure(lab: &Lab<'_>, report: &mut Report) -> anyhow::Resul
                 samples.push(took);
             }
         }
-    }
-    let mut boots = Vec::new();
-    for _ in 0..lab.samples(3, 1) {
-        let began = Instant::now();
-        let instance = lab.boot("cold").await?;
-        lab.exec(&instance.id, &["true"]).await?;
-        boots.push(ms(began.elapsed()));
-        lab.remove(&instance.id).await?;
     }
     report.ratio(
         "fork → first exec, by hand",
@@ -60,6 +58,15 @@ pub(super) async fn measure(lab: &Lab<'_>, report: &mut Report) -> anyhow::Resul
 async fn fork(lab: &Lab<'_>) -> anyhow::Result<f64> {
     let began = Instant::now();
     let instance = lab.fork("one").await?;
+    lab.exec(&instance.id, &["true"]).await?;
+    let took = ms(began.elapsed());
+    lab.remove(&instance.id).await?;
+    Ok(took)
+}
+
+async fn boot(lab: &Lab<'_>) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let instance = lab.boot("cold").await?;
     lab.exec(&instance.id, &["true"]).await?;
     let took = ms(began.elapsed());
     lab.remove(&instance.id).await?;
