@@ -12,7 +12,7 @@ use guest::{DownloadItem, EntryHeader, EntryKind, Link, LinkError, Owner, Upload
 
 use super::App;
 use super::error::ApiError;
-use super::extract::{Key, Upgrade};
+use super::extract::{Key, Upgrade, named};
 use super::guest_files::path_info;
 use crate::instances::chain;
 
@@ -67,7 +67,7 @@ async fn serve(link: Link, mut socket: WebSocket) {
 
 async fn copy(link: &Link, socket: &mut WebSocket) -> Result<(), (Broken, Option<String>)> {
     let start = match next(socket).await {
-        Ok(Message::Text(text)) => serde_json::from_str::<CpStart>(&text)
+        Ok(Message::Text(text)) => named::<CpStart>(text.as_bytes())
             .map_err(|error| (Broken::Told(format!("invalid first frame: {error}")), None))?,
         Ok(_) => {
             return Err((

@@ -15,7 +15,7 @@ use tracing::info;
 
 use super::App;
 use super::error::ApiError;
-use super::extract::{Key, Upgrade};
+use super::extract::{Key, Upgrade, named};
 use crate::instances::chain;
 
 /// How long a client may take to say what to run.
@@ -78,7 +78,7 @@ async fn first_frame(socket: &mut WebSocket) -> Result<ExecStart, String> {
     let Some(Ok(Message::Text(text))) = frame else {
         return Err("the first frame must be text: a JSON object with command".to_owned());
     };
-    serde_json::from_str(&text).map_err(|error| format!("invalid first frame: {error}"))
+    named(text.as_bytes()).map_err(|error| format!("invalid first frame: {error}"))
 }
 
 fn spec(start: ExecStart) -> ExecSpec {

@@ -35,14 +35,18 @@ where
         } else {
             bytes
         };
-        let mut reader = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut reader)
-            .map_err(|error| ApiError::schema(format!("invalid body: {error}")))?;
-        reader
-            .end()
-            .map_err(|error| ApiError::schema(format!("invalid body: {error}")))?;
+        let value =
+            named(&bytes).map_err(|error| ApiError::schema(format!("invalid body: {error}")))?;
         Ok(Body(value))
     }
+}
+
+/// Reads JSON; an error names the field that it is about.
+pub(crate) fn named<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| error.to_string())?;
+    reader.end().map_err(|error| error.to_string())?;
+    Ok(value)
 }
 
 /// A query string. Unknown parameters are refused by name.
