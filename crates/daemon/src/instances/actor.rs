@@ -222,7 +222,7 @@ impl Actor {
         let forks = self
             .ctx
             .store
-            .run(move |store| Ok(store.instance(&id)?.live_forks))
+            .run(move |store| store.live_forks(&id))
             .await?;
         self.look().await;
         Ok(admit(operation, self.state(), forks)? == Verdict::Proceed)

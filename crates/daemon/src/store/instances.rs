@@ -70,6 +70,12 @@ impl Store {
         })
     }
 
+    /// How many instances have this one as their parent, for deciding: refuses where one of their records cannot be
+    /// read, as [`Self::update`] does.
+    pub fn live_forks(&self, id: &InstanceId) -> Result<u64, StoreError> {
+        self.read(|tx| count_forks_decoded(tx, id))
+    }
+
     /// Changes one record. `change` sees the record and the number of live forks as
     /// they are inside the transaction and may refuse; then nothing is written.
     pub fn update<T>(

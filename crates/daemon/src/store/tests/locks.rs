@@ -182,11 +182,15 @@ fn rule_9_a_record_that_cannot_be_read_keeps_the_lock_closed() {
     };
     for text in ["", "{", "{}", "{\"id\":1}"] {
         damage(text);
-        let refused = store.update(&id(1), |_, _| Ok(())).unwrap_err();
-        assert!(
-            matches!(&refused, StoreError::BadRecord { id, .. } if *id == super::id(2).to_string()),
-            "{refused}"
-        );
+        for refused in [
+            store.update(&id(1), |_, _| Ok(())).unwrap_err(),
+            store.live_forks(&id(1)).unwrap_err(),
+        ] {
+            assert!(
+                matches!(&refused, StoreError::BadRecord { id, .. } if *id == super::id(2).to_string()),
+                "{refused}"
+            );
+        }
         let listed = store.instances().unwrap();
         assert!(
             listed[0].is_ok() && listed[1].is_err(),
