@@ -20,7 +20,7 @@ pub struct Spoken {
 impl Spoken {
     /// Checks that it succeeded and gives what it printed, without the last line's end.
     #[track_caller]
-    #[must_use]
+    #[expect(clippy::must_use_candidate, reason = "often only the check is wanted")]
     pub fn ok(&self) -> &str {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout.trim_end()

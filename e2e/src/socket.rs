@@ -43,14 +43,18 @@ impl Daemon {
 impl Socket {
     /// Sends text.
     pub async fn text(&mut self, text: &str) {
-        self.0.send(Message::text(text)).await.expect("sent");
+        self.send(Message::text(text)).await;
     }
 
     /// Sends bytes.
     pub async fn binary(&mut self, bytes: &[u8]) {
-        self.0
-            .send(Message::binary(bytes.to_vec()))
+        self.send(Message::binary(bytes.to_vec())).await;
+    }
+
+    async fn send(&mut self, message: Message) {
+        tokio::time::timeout(patience(), self.0.send(message))
             .await
+            .expect("sent in time")
             .expect("sent");
     }
 

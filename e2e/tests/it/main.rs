@@ -1,11 +1,16 @@
 //! Tests on real guests, one file for each subject.
 
+mod access;
 mod chains;
+mod cli;
+mod copies;
 mod crash;
+mod exec;
 mod fanout;
 mod identity;
 mod images;
 mod locks;
 mod program;
+mod sdk;
 mod table;
 mod templates;
