@@ -180,105 +180,45 @@ pub fn move_allowed(from: State, to: State) -> bool {
 mod tests {
     use super::*;
 
-    fn state(vmm: VmmFact, guest: GuestFact, image: ImageFact, template: bool) -> State {
-        derive(&Facts {
+    fn missing() -> ImageFact {
+        ImageFact::Missing("manifest.json".to_owned())
+    }
+
+    fn check(vmm: VmmFact, guest: GuestFact, image: ImageFact, template: bool, expected: State) {
+        let facts = Facts {
             vmm,
             guest,
             image,
             template,
-        })
-        .0
+        };
+        assert_eq!(derive(&facts).0, expected, "{facts:?}");
     }
 
     #[test]
-    fn each_state_follows_from_its_facts() {
+    fn with_a_vmm_the_vmm_and_its_guest_decide() {
         use GuestFact::{NotReady, Ready};
-        let missing = || ImageFact::Missing("manifest.json".to_owned());
-        let cases = [
-            (
-                VmmFact::Absent,
-                NotReady,
-                ImageFact::None,
-                false,
-                State::Stopped,
-            ),
-            (
-                VmmFact::Created,
-                NotReady,
-                ImageFact::None,
-                false,
-                State::Created,
-            ),
-            (
-                VmmFact::Running,
-                NotReady,
-                ImageFact::None,
-                false,
-                State::Initializing,
-            ),
-            (
-                VmmFact::Running,
-                Ready,
-                ImageFact::None,
-                false,
-                State::Running,
-            ),
-            (
-                VmmFact::Paused,
-                Ready,
-                ImageFact::None,
-                false,
-                State::Paused,
-            ),
-            (
-                VmmFact::Shutdown,
-                Ready,
-                ImageFact::None,
-                false,
-                State::Shutdown,
-            ),
-            (
-                VmmFact::Absent,
-                NotReady,
-                ImageFact::Complete,
-                false,
-                State::Standby,
-            ),
-            (
-                VmmFact::Absent,
-                NotReady,
-                ImageFact::Complete,
-                true,
-                State::Template,
-            ),
-            (VmmFact::Absent, NotReady, missing(), true, State::Unknown),
-            (VmmFact::Absent, NotReady, missing(), false, State::Unknown),
-            (
-                VmmFact::Absent,
-                NotReady,
-                ImageFact::None,
-                true,
-                State::Unknown,
-            ),
-            (
-                VmmFact::Running,
-                Ready,
-                ImageFact::Complete,
-                true,
-                State::Unknown,
-            ),
-            (
-                VmmFact::Unreadable("x".into()),
-                Ready,
-                ImageFact::None,
-                false,
-                State::Unknown,
-            ),
-        ];
-        for (vmm, guest, image, template, expected) in cases {
-            let label = format!("{vmm:?} {guest:?} {image:?} {template}");
-            assert_eq!(state(vmm, guest, image, template), expected, "{label}");
-        }
+        use ImageFact::{Complete, None};
+        use VmmFact::{Created, Paused, Running, Shutdown, Unreadable};
+        check(Created, NotReady, None, false, State::Created);
+        check(Running, NotReady, None, false, State::Initializing);
+        check(Running, Ready, None, false, State::Running);
+        check(Paused, Ready, None, false, State::Paused);
+        check(Shutdown, Ready, None, false, State::Shutdown);
+        check(Running, Ready, Complete, true, State::Unknown);
+        check(Unreadable("x".into()), Ready, None, false, State::Unknown);
+    }
+
+    #[test]
+    fn without_a_vmm_the_image_and_the_mark_decide() {
+        use GuestFact::NotReady;
+        use ImageFact::{Complete, None};
+        use VmmFact::Absent;
+        check(Absent, NotReady, None, false, State::Stopped);
+        check(Absent, NotReady, Complete, false, State::Standby);
+        check(Absent, NotReady, Complete, true, State::Template);
+        check(Absent, NotReady, missing(), true, State::Unknown);
+        check(Absent, NotReady, missing(), false, State::Unknown);
+        check(Absent, NotReady, None, true, State::Unknown);
     }
 
     #[test]

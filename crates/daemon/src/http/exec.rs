@@ -45,6 +45,7 @@ async fn serve(id: InstanceId, link: Link, mut socket: WebSocket) {
             let text = serde_json::json!(ExecRefusal { error: refusal }).to_string();
             // The client may be gone; there is nobody else to tell.
             let _ = socket.send(Message::Text(text.into())).await;
+            let _ = socket.send(Message::Close(None)).await;
             return;
         }
     };

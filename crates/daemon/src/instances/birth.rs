@@ -1,10 +1,12 @@
 //! A fork coming to life, in its own actor.
 
-use model::{Intent, Target};
+use memory::Image;
+use model::{ImageId, Intent, Target};
 
 use super::OpError;
 use super::actor::Actor;
 use super::command::Birth;
+use super::standby::blocking;
 
 impl Actor {
     /// Brings a recorded fork that owns its bytes to its target. A fork that cannot be
@@ -33,6 +35,7 @@ impl Actor {
                 self.boot_or_undo().await
             }
             (Target::Standby, _, image) => {
+                self.make_links_durable(image.as_ref()).await?;
                 self.save(move |record, _| {
                     record.intent = None;
                     record.standby = image;
@@ -48,5 +51,13 @@ impl Actor {
                 .await
             }
         }
+    }
+
+    /// A fork that sleeps has nothing but its links: they must be there after a power cut.
+    async fn make_links_durable(&self, image: Option<&ImageId>) -> Result<(), OpError> {
+        let Some(dir) = image.map(|image| self.dir.image(image)) else {
+            return Ok(());
+        };
+        blocking(move || Image::open(&dir)?.make_durable()).await
     }
 }

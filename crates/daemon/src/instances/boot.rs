@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::actor::{Actor, Up};
 use super::command::StartOverrides;
-use super::context::{BOOT_DEADLINE, THAW_DEADLINE};
+use super::context::{BOOT_DEADLINE, RESUME_DEADLINE};
 use super::identity;
 use super::layout::LogSource;
 use super::{OpError, chain, disk};
@@ -307,9 +307,10 @@ async fn come_up(vm: Arc<dyn Vm>, mut spec: StartSpec) -> Result<Up, OpError> {
             spec.wall_clock_ns = identity::wall_clock_ns();
             link.start(spec, BOOT_DEADLINE).await?;
         }
-        // Frozen by a standby that a crash of the daemon cut short.
+        // Frozen by a standby that a crash of the daemon cut short. Whether the guest has
+        // run on or woke from an image since is not asked: an identity is right for both.
         GuestPhase::Started { .. } | GuestPhase::Exited(_) if link.frozen() => {
-            link.thaw(THAW_DEADLINE).await?;
+            link.resume(identity::again(spec), RESUME_DEADLINE).await?;
         }
         GuestPhase::Started { .. } | GuestPhase::Exited(_) => {}
     }

@@ -19,7 +19,7 @@ pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 pub(crate) const RESUME_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the guest's file systems may take to be written out, and its programs to be
 /// frozen, before a memory image is taken.
-pub(crate) const QUIESCE_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const QUIESCE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the guest's programs may take to go on.
 pub(crate) const THAW_DEADLINE: Duration = Duration::from_secs(5);
 /// How long an operation waits for a line to the agent that is being made anew.

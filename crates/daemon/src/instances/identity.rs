@@ -61,6 +61,19 @@ pub(super) fn identity(
     }
 }
 
+/// The identity that goes with a start: for a machine that was started already.
+pub(super) fn again(spec: StartSpec) -> Identity {
+    Identity {
+        instance_id: spec.instance_id,
+        hostname: spec.hostname,
+        machine_id: spec.machine_id,
+        entropy: spec.entropy,
+        wall_clock_ns: wall_clock_ns(),
+        new_machine: false,
+        post_fork: None,
+    }
+}
+
 /// The hook of the request, else that of the image.
 fn hook(record: &InstanceRecord, image: &ImageRecord) -> Option<PostFork> {
     let env = environment(record, image);
