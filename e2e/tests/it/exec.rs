@@ -173,8 +173,9 @@ async fn exec_is_killed_when_the_client_leaves() {
         return;
     };
     daemon.boot("a").await;
-    let line = "echo up; sleep 1000; true";
-    let sleepers = "pgrep -x sleep | wc -l";
+    // By its path, so that it is a process of its own and not a part of the shell.
+    let line = "echo up; /bin/sleep 1000; true";
+    let sleepers = "cat /proc/[0-9]*/comm | grep -cx sleep || true";
     let mut socket = begin(&daemon, json!({"command": ["/bin/sh", "-c", line]})).await;
     socket.read_until("up").await;
     e2e::until("the command's child to start", async || {
