@@ -12,16 +12,16 @@ async fn ten_times_asleep_and_awake_with_all_data_there() {
     for round in 1..=10_u64 {
         assert_eq!(daemon.count("a").await, round, "memory");
         let line = format!(
-            "echo {round} >> /root/log; \
-             dd if=/dev/urandom of=/root/data-{round} bs=64k count=4 2>&1; \
+            "echo {round} >> /srv/log; \
+             dd if=/dev/urandom of=/srv/data-{round} bs=64k count=4 2>&1; \
              dd if=/dev/urandom of=/dev/shm/data-{round} bs=64k count=8 2>&1; \
-             sha256sum /root/data-* /dev/shm/data-* > /dev/shm/sums; cp /dev/shm/sums /root/sums"
+             sha256sum /srv/data-* /dev/shm/data-* > /dev/shm/sums; cp /dev/shm/sums /srv/sums"
         );
         daemon.sh("a", &line).await;
         daemon.act("a", "standby").await.expect(200);
         assert_eq!(daemon.images(&id).len(), 1);
         daemon.act("a", "restore").await.expect(200);
-        let check = "echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /dev/shm/sums > /dev/null && cmp /dev/shm/sums /root/sums && wc -l < /root/log";
+        let check = "echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /dev/shm/sums > /dev/null && cmp /dev/shm/sums /srv/sums && wc -l < /srv/log";
         assert_eq!(
             daemon.sh("a", check).await,
             round.to_string(),
@@ -36,10 +36,10 @@ async fn ten_times_asleep_and_awake_with_all_data_there() {
     daemon
         .sh(
             "a",
-            "grep /root/ /root/sums > /root/on-disk; sha256sum -c /root/on-disk > /dev/null",
+            "grep /srv/ /srv/sums > /srv/on-disk; sha256sum -c /srv/on-disk > /dev/null",
         )
         .await;
-    assert_eq!(daemon.sh("a", "wc -l < /root/log").await, "10");
+    assert_eq!(daemon.sh("a", "wc -l < /srv/log").await, "10");
 }
 
 #[tokio::test]
@@ -52,14 +52,14 @@ async fn a_fork_asleep_and_awake_many_times_keeps_what_it_changed() {
     for round in 2..8_u64 {
         assert_eq!(daemon.count("f").await, round);
         let line = format!(
-            "dd if=/dev/urandom of=/dev/shm/x{round} bs=1M count=3 2>&1; sha256sum /dev/shm/x* > /root/sums; sync"
+            "dd if=/dev/urandom of=/dev/shm/x{round} bs=1M count=3 2>&1; sha256sum /dev/shm/x* > /srv/sums; sync"
         );
         daemon.sh("f", &line).await;
         daemon.act("f", "standby").await.expect(200);
         let shown = daemon.show("f").await;
         assert_ne!(shown["fork_of_template"], json!(null), "still a fork");
         daemon.act("f", "restore").await.expect(200);
-        daemon.sh("f", "sha256sum -c /root/sums > /dev/null").await;
+        daemon.sh("f", "sha256sum -c /srv/sums > /dev/null").await;
     }
     let layers = std::fs::read_dir(daemon.image(&fork)).map(Iterator::count);
     assert!(
@@ -84,7 +84,7 @@ async fn forks_of_forks_each_from_where_its_source_stood() {
         daemon
             .sh(
                 &name,
-                &format!("echo {depth} >> /root/depth; echo {depth} >> /dev/shm/depth"),
+                &format!("echo {depth} >> /srv/depth; echo {depth} >> /dev/shm/depth"),
             )
             .await;
         daemon.act(&name, "standby").await.expect(200);
@@ -92,10 +92,10 @@ async fn forks_of_forks_each_from_where_its_source_stood() {
     }
     let leaf = daemon.sprout("g-4", "leaf").await;
     let expected = "1\n2\n3\n4";
-    assert_eq!(daemon.sh(&leaf, "cat /root/depth").await, expected);
+    assert_eq!(daemon.sh(&leaf, "cat /srv/depth").await, expected);
     assert_eq!(daemon.sh(&leaf, "cat /dev/shm/depth").await, expected);
     let middle = daemon.sprout("g-2", "middle").await;
-    assert_eq!(daemon.sh(&middle, "cat /root/depth").await, "1\n2");
+    assert_eq!(daemon.sh(&middle, "cat /srv/depth").await, "1\n2");
     assert_eq!(daemon.count(&middle).await, 4);
 
     // From the leaves to the root, since each template is locked by the next.

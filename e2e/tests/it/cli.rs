@@ -66,13 +66,13 @@ async fn copies(daemon: &Daemon) {
     fs::write(local.path().join("tree/file"), "content").expect("a file");
     std::os::unix::fs::symlink("file", local.path().join("tree/link")).expect("a link");
     let tree = local.path().join("tree").display().to_string();
-    assert_eq!(daemon.cli(&["cp", &tree, "a:/root"]).await.code, 0);
+    assert_eq!(daemon.cli(&["cp", &tree, "a:/srv"]).await.code, 0);
     assert_eq!(
-        daemon.sh("a", "cat /root/tree/file; ls /root/tree").await,
+        daemon.sh("a", "cat /srv/tree/file; ls /srv/tree").await,
         "contentempty\nfile\nlink"
     );
     let back = local.path().join("back").display().to_string();
-    assert_eq!(daemon.cli(&["cp", "a:/root/tree", &back]).await.code, 0);
+    assert_eq!(daemon.cli(&["cp", "a:/srv/tree", &back]).await.code, 0);
     assert_eq!(
         fs::read_to_string(local.path().join("back/file")).expect("it came back"),
         "content"

@@ -63,7 +63,7 @@ async fn cp_to_a_guest() {
     };
     daemon.boot("a").await;
 
-    let answer = upload(&daemon, to("/root/deep/er/file"), &[b"hello ", b"world"]).await;
+    let answer = upload(&daemon, to("/srv/deep/er/file"), &[b"hello ", b"world"]).await;
     assert_eq!(
         answer,
         json!({"type": "result", "success": true, "bytes_written": 11})
@@ -71,30 +71,30 @@ async fn cp_to_a_guest() {
     let seen = daemon
         .sh(
             "a",
-            "cat /root/deep/er/file; echo; stat -c %a:%u:%g /root/deep/er/file /root/deep",
+            "cat /srv/deep/er/file; echo; stat -c %a:%u:%g /srv/deep/er/file /srv/deep",
         )
         .await;
     assert_eq!(seen, "hello world\n644:0:0\n755:0:0");
 
-    let empty = upload(&daemon, to("/root/empty"), &[]).await;
+    let empty = upload(&daemon, to("/srv/empty"), &[]).await;
     assert_eq!(
         empty,
         json!({"type": "result", "success": true}),
         "0 is left out"
     );
 
-    let mut owned = to("/root/owned");
+    let mut owned = to("/srv/owned");
     owned["mode"] = json!(0o4750);
     owned["uid"] = json!(12);
     owned["gid"] = json!(34);
     upload(&daemon, owned, &[b"x"]).await;
     assert_eq!(
-        daemon.sh("a", "stat -c %a:%u:%g /root/owned").await,
+        daemon.sh("a", "stat -c %a:%u:%g /srv/owned").await,
         "4750:12:34"
     );
 
     let directory =
-        json!({"direction": "to", "guest_path": "/root/dir", "is_dir": true, "mode": 0o700});
+        json!({"direction": "to", "guest_path": "/srv/dir", "is_dir": true, "mode": 0o700});
     assert_eq!(
         upload(&daemon, directory.clone(), &[]).await,
         json!({"type": "result", "success": true})
@@ -105,7 +105,7 @@ async fn cp_to_a_guest() {
         "it may be there already"
     );
     assert_eq!(
-        daemon.sh("a", "stat -c %a:%F /root/dir").await,
+        daemon.sh("a", "stat -c %a:%F /srv/dir").await,
         "700:directory"
     );
 }
@@ -119,18 +119,18 @@ async fn cp_replaces_refuses_and_takes_large_files() {
     daemon
         .sh(
             "a",
-            "mkdir -p /root/dir /root/deep/er; echo longer > /root/deep/er/file; : > /root/empty",
+            "mkdir -p /srv/dir /srv/deep/er; echo longer > /srv/deep/er/file; : > /srv/empty",
         )
         .await;
 
     // A shorter file leaves nothing of the longer one before it.
-    upload(&daemon, to("/root/deep/er/file"), &[b"short"]).await;
-    assert_eq!(daemon.sh("a", "cat /root/deep/er/file").await, "short");
+    upload(&daemon, to("/srv/deep/er/file"), &[b"short"]).await;
+    assert_eq!(daemon.sh("a", "cat /srv/deep/er/file").await, "short");
 
     for start in [
-        to("/root/dir"),
-        json!({"direction": "to", "guest_path": "/root/empty", "is_dir": true}),
-        to("/root/empty/below"),
+        to("/srv/dir"),
+        json!({"direction": "to", "guest_path": "/srv/empty", "is_dir": true}),
+        to("/srv/empty/below"),
     ] {
         let answer = upload(&daemon, start.clone(), &[b"x"]).await;
         assert_eq!(answer["success"], false, "{start}");
@@ -161,12 +161,12 @@ async fn cp_from_a_guest() {
         return;
     };
     daemon.boot("a").await;
-    let tree = "mkdir -p /root/t/sub/empty && cd /root/t && echo hi > file && : > nothing && chmod 4711 file && \
+    let tree = "mkdir -p /srv/t/sub/empty && cd /srv/t && echo hi > file && : > nothing && chmod 4711 file && \
                 ln -s file link && ln -s missing dangling && ln -s sub dirlink && \
                 dd if=/dev/zero of=sub/large bs=64k count=40 status=none && chown 5:6 nothing";
     daemon.sh("a", tree).await;
 
-    let entries = download(&daemon, from("/root/t", false)).await;
+    let entries = download(&daemon, from("/srv/t", false)).await;
     let mut paths: Vec<&str> = entries
         .iter()
         .map(|entry| entry.header["path"].as_str().expect("a path"))
@@ -253,15 +253,15 @@ fn links_and_directories(entries: &[Entry]) {
 }
 
 async fn single_files(daemon: &Daemon) {
-    let one = download(daemon, from("/root/t/file", false)).await;
+    let one = download(daemon, from("/srv/t/file", false)).await;
     assert_eq!((one.len(), &one[0].header["path"]), (1, &json!("file")));
-    let followed = download(daemon, from("/root/t/link", true)).await;
+    let followed = download(daemon, from("/srv/t/link", true)).await;
     assert_eq!(
         (followed[0].data.as_slice(), &followed[0].header["path"]),
         (b"hi\n".as_slice(), &json!("link"))
     );
 
-    let mut socket = begin(daemon, from("/root/none", false)).await;
+    let mut socket = begin(daemon, from("/srv/none", false)).await;
     let Frame::Text(answer) = socket.next().await else {
         panic!("no answer")
     };
@@ -282,7 +282,7 @@ async fn stat_says_what_is_there() {
     daemon
         .sh(
             "a",
-            "echo hello > /root/file; chmod 640 /root/file; ln -s file /root/link; mkdir /root/dir",
+            "echo hello > /srv/file; chmod 640 /srv/file; ln -s file /srv/link; mkdir /srv/dir",
         )
         .await;
     let stat = async |path: &str, follow: bool| {
@@ -299,7 +299,7 @@ async fn stat_says_what_is_there() {
         assert_eq!(over_socket, over_http);
         over_http
     };
-    let file = stat("/root/file", false).await;
+    let file = stat("/srv/file", false).await;
     assert_eq!(
         (
             &file["exists"],
@@ -309,14 +309,14 @@ async fn stat_says_what_is_there() {
         ),
         (&json!(true), &json!(true), &json!(6), &json!(0o640))
     );
-    let link = stat("/root/link", false).await;
+    let link = stat("/srv/link", false).await;
     assert_eq!(
         (&link["is_symlink"], &link["link_target"]),
         (&json!(true), &json!("file"))
     );
-    assert_eq!(stat("/root/link", true).await["is_file"], true);
-    assert_eq!(stat("/root/dir", false).await["is_dir"], true);
-    assert_eq!(stat("/root/none", false).await, json!({"exists": false}));
+    assert_eq!(stat("/srv/link", true).await["is_file"], true);
+    assert_eq!(stat("/srv/dir", false).await["is_dir"], true);
+    assert_eq!(stat("/srv/none", false).await, json!({"exists": false}));
     let missing = daemon.get("/instances/a/stat").await;
     assert!(missing.refused(400, "Bad Request").contains("path"));
 }

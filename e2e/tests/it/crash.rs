@@ -37,7 +37,10 @@ async fn rule_7_machines_run_on_and_are_adopted() {
         let mut expected = machines.clone();
         expected.sort_by_key(|machine| machine.pid);
         assert_eq!(alive, expected, "the same processes without a daemon");
+        let half = daemon.directory(&forks[0]).join("run/state.part");
+        std::fs::write(&half, "a capture that was cut short").expect("a leftover");
         daemon.revive().await;
+        assert!(!half.exists(), "swept though its machine runs");
         for fork in &forks {
             assert_eq!(daemon.state(fork).await, "Running", "at once");
         }

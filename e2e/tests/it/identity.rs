@@ -102,19 +102,19 @@ async fn rule_5_own_disk() {
         return;
     };
     daemon.boot("a").await;
-    daemon.sh("a", "echo before > /root/shared; sync").await;
+    daemon.sh("a", "echo before > /srv/shared; sync").await;
     daemon.act("a", "standby").await.expect(200);
     let forks = daemon.sprouts("a", "f", 2).await;
     let (one, two) = (&forks[0], &forks[1]);
-    assert_eq!(daemon.sh(one, "cat /root/shared").await, "before");
+    assert_eq!(daemon.sh(one, "cat /srv/shared").await, "before");
     daemon
         .sh(
             one,
-            "echo one > /root/shared; echo 1 > /root/one; rm /etc/passwd; sync",
+            "echo one > /srv/shared; echo 1 > /srv/one; rm /etc/passwd; sync",
         )
         .await;
     daemon
-        .sh(two, "echo two > /root/shared; echo 2 > /root/two; sync")
+        .sh(two, "echo two > /srv/shared; echo 2 > /srv/two; sync")
         .await;
     // The page cache of a guest could hide what its disk holds.
     for fork in [one, two] {
@@ -122,22 +122,19 @@ async fn rule_5_own_disk() {
     }
     assert_eq!(
         daemon
-            .sh(
-                one,
-                "cat /root/shared; ls /root; ls /etc/passwd 2>&1 || true"
-            )
+            .sh(one, "cat /srv/shared; ls /srv; ls /etc/passwd 2>&1 || true")
             .await,
         "one\none\nshared\nls: /etc/passwd: No such file or directory"
     );
     assert_eq!(
         daemon
-            .sh(two, "cat /root/shared; ls /root; ls /etc/passwd")
+            .sh(two, "cat /srv/shared; ls /srv; ls /etc/passwd")
             .await,
         "two\nshared\ntwo\n/etc/passwd"
     );
     let third = daemon.sprout("a", "g").await;
     assert_eq!(
-        daemon.sh(&third, "cat /root/shared; ls /root").await,
+        daemon.sh(&third, "cat /srv/shared; ls /srv").await,
         "before\nshared"
     );
     for name in ["f-1", "f-2", "g"] {
@@ -146,7 +143,7 @@ async fn rule_5_own_disk() {
     daemon.act("a", "demote-template").await.expect(200);
     daemon.act("a", "restore").await.expect(200);
     assert_eq!(
-        daemon.sh("a", "cat /root/shared; ls /root").await,
+        daemon.sh("a", "cat /srv/shared; ls /srv").await,
         "before\nshared"
     );
 }
@@ -211,19 +208,19 @@ async fn rule_5_post_fork_runs_before_running_is_announced() {
     let mut request = share("f");
     request["env"] = json!({"WHO": "me"});
     request["post_fork"] = json!({
-        "command": ["/bin/sh", "-c", "hostname > /root/hook; echo $WHO >> /root/hook; cat /etc/machine-id >> /root/hook"],
+        "command": ["/bin/sh", "-c", "hostname > /srv/hook; echo $WHO >> /srv/hook; cat /etc/machine-id >> /srv/hook"],
     });
     daemon.fork("a", request).await.expect(201);
     let expected = daemon
         .sh("f", "hostname; echo me; cat /etc/machine-id")
         .await;
-    assert_eq!(daemon.sh("f", "cat /root/hook").await, expected);
+    assert_eq!(daemon.sh("f", "cat /srv/hook").await, expected);
 
     // Kept for forks of the fork.
-    daemon.sh("f", "rm /root/hook").await;
+    daemon.sh("f", "rm /srv/hook").await;
     daemon.act("f", "standby").await.expect(200);
     daemon.fork("f", share("g")).await.expect(201);
-    assert!(daemon.sh("g", "cat /root/hook").await.starts_with("g\n"));
+    assert!(daemon.sh("g", "cat /srv/hook").await.starts_with("g\n"));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ async fn rule_4_1_a_templates_image_stays_the_same_while_forks_live_write_and_di
     let forks = daemon.sprouts("a", "f", 4).await;
     for fork in &forks {
         let line = "dd if=/dev/urandom of=/dev/shm/dirt bs=1M count=8 2>&1; \
-                    dd if=/dev/urandom of=/root/dirt bs=1M count=4 2>&1; sync";
+                    dd if=/dev/urandom of=/srv/dirt bs=1M count=4 2>&1; sync";
         daemon.sh(fork, line).await;
     }
     daemon.act(&forks[0], "standby").await.expect(200);
@@ -40,8 +40,8 @@ async fn rule_4_1_a_templates_image_stays_the_same_while_forks_live_write_and_di
     daemon.act("a", "restore").await.expect(200);
     assert_eq!(daemon.count("a").await, 2);
     assert_eq!(
-        daemon.sh("a", "ls /root /dev/shm").await,
-        "/dev/shm:\nanswer\nask\n\n/root:"
+        daemon.sh("a", "ls /srv /dev/shm").await,
+        "/dev/shm:\nanswer\nask\n\n/srv:"
     );
 }
 

@@ -58,7 +58,7 @@ async fn stop_and_start_keep_the_disk_and_nothing_else() {
     let id = daemon.boot_as(request).await;
     assert_eq!(daemon.count("a").await, 1);
     daemon
-        .sh("a", "echo kept > /root/file; echo lost > /dev/shm/file")
+        .sh("a", "echo kept > /srv/file; echo lost > /dev/shm/file")
         .await;
     let machine_id = daemon.sh("a", "cat /etc/machine-id").await;
     let before = daemon.machine(&id);
@@ -81,7 +81,7 @@ async fn stop_and_start_keep_the_disk_and_nothing_else() {
     assert_eq!(daemon.count("a").await, 1, "memory is new");
     assert_eq!(
         daemon
-            .sh("a", "cat /root/file; ls /dev/shm; echo $WHO $LATER")
+            .sh("a", "cat /srv/file; ls /dev/shm; echo $WHO $LATER")
             .await,
         "kept\nanswer\nask\nme 1"
     );

@@ -37,15 +37,15 @@ with tempfile.TemporaryDirectory() as scratch:
     (tree / "empty").mkdir(parents=True)
     (tree / "large").write_bytes(b"x" * 300_000)
     (tree / "nothing").write_bytes(b"")
-    cp_to_instance(client, made.id, tree, "/root/tree")
-    exec(client, made.id, ["ln", "-s", "large", "/root/tree/link"])
-    cp_from_instance(client, made.id, "/root/tree", pathlib.Path(scratch, "back"))
+    cp_to_instance(client, made.id, tree, "/srv/tree")
+    exec(client, made.id, ["ln", "-s", "large", "/srv/tree/link"])
+    cp_from_instance(client, made.id, "/srv/tree", pathlib.Path(scratch, "back"))
     found = sorted(str(p.relative_to(scratch)) for p in pathlib.Path(scratch, "back").rglob("*"))
     assert [name.split("/")[-1] for name in found][-4:] == ["empty", "large", "link", "nothing"], found
     large = next(pathlib.Path(scratch, "back").rglob("large"))
     assert large.read_bytes() == b"x" * 300_000
 
-stat = client.instances.stat(made.id, path="/root/tree/large")
+stat = client.instances.stat(made.id, path="/srv/tree/large")
 assert stat.exists and stat.is_file and stat.size == 300_000, stat
 stats = client.instances.stats(made.id)
 assert stats.instance_name == "sdk" and stats.memory_rss_bytes > 0, stats

@@ -119,6 +119,7 @@ impl Driver for QemuDriver {
             RunDir::clean(run_dir);
             return Ok(None);
         };
+        RunDir::drop_capture(run_dir);
         let record = Record::read(run_dir)?;
         let loaded = match record.base {
             Some(_) => start::adopt_ram(&self.shared.loader, process.id())?,

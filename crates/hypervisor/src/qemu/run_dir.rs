@@ -68,14 +68,23 @@ impl RunDir {
         }
     }
 
+    /// Removes what a capture left whose daemon died: nobody will pick it up.
+    pub(super) fn drop_capture(path: &Path) {
+        Self::remove(path, STATE_PART);
+    }
+
     /// Removes what a machine that has ended left.
     pub(super) fn clean(path: &Path) {
         for name in [QMP, AGENT, STATE_PART, RunMark::FILE, Record::FILE] {
-            if let Err(error) = std::fs::remove_file(path.join(name))
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, dir = %path.display(), name, "cannot remove what a machine left");
-            }
+            Self::remove(path, name);
+        }
+    }
+
+    fn remove(path: &Path, name: &str) {
+        if let Err(error) = std::fs::remove_file(path.join(name))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, dir = %path.display(), name, "cannot remove what a machine left");
         }
     }
 }
