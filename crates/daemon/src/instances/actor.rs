@@ -19,8 +19,8 @@ use std::time::Instant;
 use guest::{Events, GuestEvent, Link};
 use hypervisor::{ExitReason, TemplateHold, Vm, VmStatus};
 use model::{
-    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Operation, State, Verdict, VmmFact,
-    admit, derive,
+    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Operation, Refusal, State, Verdict,
+    VmmFact, admit, derive,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -217,7 +217,7 @@ impl Actor {
     }
 
     /// Whether the rules let `operation` proceed; false for "it is so already".
-    async fn allowed(&mut self, operation: Operation) -> Result<bool, OpError> {
+    pub(super) async fn allowed(&mut self, operation: Operation) -> Result<bool, OpError> {
         let id = self.id.clone();
         let forks = self
             .ctx
@@ -225,7 +225,14 @@ impl Actor {
             .run(move |store| store.live_forks(&id))
             .await?;
         self.look().await;
-        Ok(admit(operation, self.state(), forks)? == Verdict::Proceed)
+        let (state, what_is_wrong) = derive(&self.facts());
+        match (admit(operation, state, forks), what_is_wrong) {
+            // Unknown alone helps nobody: what contradicts what is the answer.
+            (Err(refusal), Some(wrong)) => {
+                Err(Refusal::state(format!("{refusal}: {wrong}")).into())
+            }
+            (verdict, _) => Ok(verdict? == Verdict::Proceed),
+        }
     }
 
     /// The state as the facts give it now.

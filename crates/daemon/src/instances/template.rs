@@ -11,8 +11,8 @@ impl Actor {
     /// Standby → Template. The image is verified and loaded first: a template that
     /// could not be forked would be no template.
     pub(super) async fn promote(&mut self) -> Result<(), OpError> {
+        self.allowed(Operation::Promote).await?;
         let state = self.state();
-        admit(Operation::Promote, state, 0)?;
         self.ensure_hold().await?;
         let saved = self
             .save(move |record, forks| {
