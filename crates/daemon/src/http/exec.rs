@@ -20,6 +20,8 @@ use crate::instances::chain;
 
 /// How long a client may take to say what to run.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// How long a client may take to close after its command has ended.
+const CLOSING: Duration = Duration::from_secs(5);
 /// Longest message from a client; SDKs send at most 32 KiB at a time.
 const MAX_MESSAGE: usize = 1 << 20;
 
@@ -54,8 +56,8 @@ async fn serve(id: InstanceId, link: Link, mut socket: WebSocket) {
     let began = std::time::Instant::now();
     // The command's words may hold secrets: only its name is logged.
     let program = start.command.first().cloned().unwrap_or_default();
-    let (mut sink, stream) = socket.split();
-    let code = match run(&link, start, &mut sink, stream, streams, tty).await {
+    let (mut sink, mut stream) = socket.split();
+    let code = match run(&link, start, &mut sink, &mut stream, streams, tty).await {
         Ok(Some(status)) => status.code,
         // The client left: the session was dropped, which kills the command.
         Ok(None) => return,
@@ -70,6 +72,10 @@ async fn serve(id: InstanceId, link: Link, mut socket: WebSocket) {
     let exit = serde_json::json!(ExecExit { exit_code: code }).to_string();
     let _ = sink.send(Message::Text(exit.into())).await;
     let _ = sink.close().await;
+    // A client may still be sending input that nobody reads any more. Closing under it
+    // would break its pipe, or even take the exit code from it.
+    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    let _ = tokio::time::timeout(CLOSING, rest).await;
 }
 
 async fn first_frame(socket: &mut WebSocket) -> Result<ExecStart, String> {
@@ -104,7 +110,7 @@ async fn run(
     link: &Link,
     start: ExecStart,
     sink: &mut SplitSink<WebSocket, Message>,
-    stream: SplitStream<WebSocket>,
+    stream: &mut SplitStream<WebSocket>,
     streams: ExecStreams,
     tty: bool,
 ) -> Result<Option<ExitStatus>, LinkError> {
@@ -151,7 +157,7 @@ fn framed(streams: ExecStreams, tag: u8, bytes: &Bytes) -> Bytes {
 /// any more, so errors of writing to it are not errors here.
 async fn pump_input(
     mut input: ExecInput,
-    mut stream: SplitStream<WebSocket>,
+    stream: &mut SplitStream<WebSocket>,
     streams: ExecStreams,
     tty: bool,
 ) {
