@@ -29,6 +29,9 @@ use crate::sys;
 /// Name of the cgroup.
 const PROGRAMS: &str = "programs";
 
+/// Name of the cgroup beside it, where the agent's own program runs while the other is frozen.
+const ASIDE: &str = "aside";
+
 /// Time in which all processes must stand still. It takes about a millisecond unless one is in the
 /// midst of something the kernel does not interrupt, like waiting for a disk.
 const STANDSTILL: Duration = Duration::from_secs(1);
@@ -46,13 +49,15 @@ const OPTIONS: [&str; 2] = ["favordynmods", "nsdelegate"];
 /// Marks threads of the kernel in `/proc/PID/stat`; linux/sched.h.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// The cgroup of all processes but the agent.
+/// The cgroup of all processes but the agent, and an empty one beside it.
 #[derive(Debug)]
 pub(crate) struct Freezer {
     enclosure: Enclosure,
     freeze: OwnedFd,
     events: OwnedFd,
     stat: OwnedFd,
+    aside: Enclosure,
+    aside_freeze: OwnedFd,
 }
 
 impl Freezer {
@@ -60,17 +65,21 @@ impl Freezer {
     /// descriptors are opened before that and keep the old view.
     pub(crate) fn create() -> io::Result<Self> {
         let top = mount()?;
-        match mkdirat(&top, PROGRAMS, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
+        for name in [PROGRAMS, ASIDE] {
+            match mkdirat(&top, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let outside = Enclosure::new(open(&top, "cgroup.procs", OFlags::WRONLY)?);
-        let open = |name: &str, flags| open(&top, &format!("{PROGRAMS}/{name}"), flags);
+        let open = |cgroup: &str, name: &str, flags| open(&top, &format!("{cgroup}/{name}"), flags);
         let freezer = Freezer {
-            enclosure: Enclosure::new(open("cgroup.procs", OFlags::WRONLY)?),
-            freeze: open("cgroup.freeze", OFlags::WRONLY)?,
-            events: open("cgroup.events", OFlags::RDONLY)?,
-            stat: open("cgroup.stat", OFlags::RDONLY)?,
+            enclosure: Enclosure::new(open(PROGRAMS, "cgroup.procs", OFlags::WRONLY)?),
+            freeze: open(PROGRAMS, "cgroup.freeze", OFlags::WRONLY)?,
+            events: open(PROGRAMS, "cgroup.events", OFlags::RDONLY)?,
+            stat: open(PROGRAMS, "cgroup.stat", OFlags::RDONLY)?,
+            aside: Enclosure::new(open(ASIDE, "cgroup.procs", OFlags::WRONLY)?),
+            aside_freeze: open(ASIDE, "cgroup.freeze", OFlags::WRONLY)?,
         };
         // A namespace begins where its maker is.
         freezer.enclosure.enter()?;
@@ -83,6 +92,19 @@ impl Freezer {
     /// Where children go.
     pub(crate) fn enclosure(&self) -> &Enclosure {
         &self.enclosure
+    }
+
+    /// Where the agent's own program goes, which must run while the others stand still.
+    pub(crate) fn aside(&self) -> &Enclosure {
+        &self.aside
+    }
+
+    /// Freezes and thaws the cgroup aside, in which nothing is.
+    pub(crate) fn rehearse(&self) -> io::Result<()> {
+        for state in [b"1", b"0"] {
+            rustix::io::write(&self.aside_freeze, state)?;
+        }
+        Ok(())
     }
 
     /// Returns when all processes stand still; after a failure all of them run.

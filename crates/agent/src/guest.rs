@@ -11,9 +11,9 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 use crate::enclosure::Enclosure;
 use crate::freezer::Freezer;
 use crate::identity::IdentityFiles;
-use crate::machine::Machine;
+use crate::machine::{Machine, StandIn};
 use crate::root::Writable;
-use crate::{root, sys};
+use crate::{boot, root, sys};
 
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -128,6 +128,24 @@ impl Machine for Guest {
             entropy: &identity.entropy,
             wall_clock_ns: identity.wall_clock_ns,
         })
+    }
+
+    fn rehearse(&mut self) -> Result<(), Failure> {
+        step(
+            "reseed the random generator",
+            sys::reseed(self.random.as_fd()),
+        )?;
+        if let Some(root) = &self.root {
+            step("write the identity again", root.identity.rewrite())?;
+        }
+        step("freeze nothing", self.freezer()?.rehearse())
+    }
+
+    fn stand_in(&self) -> StandIn {
+        StandIn {
+            argv: boot::stand_in(),
+            enclosure: self.freezer.as_ref().ok().map(|it| it.aside().clone()),
+        }
     }
 
     fn sync(&mut self) {

@@ -68,26 +68,44 @@ impl IdentityFiles {
         instance_id: &str,
         generation: u64,
     ) -> io::Result<()> {
-        replace(&self.hostname, &format!("{hostname}\n"))?;
-        replace(&self.hosts, &hosts_with(&content(&self.hosts)?, hostname))?;
-        replace(&self.machine_id, &machine_id_text(machine_id))?;
+        replace(&self.hostname, format!("{hostname}\n"))?;
+        let known = content(&self.hosts)?;
+        replace(
+            &self.hosts,
+            hosts_with(&String::from_utf8_lossy(&known), hostname),
+        )?;
+        replace(&self.machine_id, machine_id_text(machine_id))?;
         replace(
             &self.generation,
-            &format!("generation={generation}\ninstance={instance_id}\n"),
+            format!("generation={generation}\ninstance={instance_id}\n"),
         )
+    }
+
+    /// Writes what the files hold already. Only while nobody else writes to them.
+    pub(crate) fn rewrite(&self) -> io::Result<()> {
+        for file in [
+            &self.hostname,
+            &self.hosts,
+            &self.machine_id,
+            &self.generation,
+        ] {
+            replace(file, content(file)?)?;
+        }
+        Ok(())
     }
 }
 
-fn content(mut file: &File) -> io::Result<String> {
+fn content(mut file: &File) -> io::Result<Vec<u8>> {
     io::Seek::rewind(&mut file)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
-fn replace(file: &File, text: &str) -> io::Result<()> {
-    file.write_all_at(text.as_bytes(), 0)?;
-    file.set_len(text.len() as u64)
+fn replace(file: &File, content: impl AsRef<[u8]>) -> io::Result<()> {
+    let content = content.as_ref();
+    file.write_all_at(content, 0)?;
+    file.set_len(content.len() as u64)
 }
 
 /// The text with one line for the machine itself, other lines as they were; a complete file when
@@ -139,5 +157,11 @@ mod tests {
         assert_eq!(read("hosts"), "10.1.1.1 from-the-image\n127.0.1.1\tweb-2\n");
         assert_eq!(read("machine-id"), "01010101010101010101010101010101\n");
         assert_eq!(read("generation"), "generation=2\ninstance=id2\n");
+
+        std::fs::write(dir.path().join("hosts"), b"10.2.2.2 caf\xe9\n").unwrap();
+        files.rewrite().unwrap();
+        assert_eq!(read("hostname"), "web-2\n");
+        let hosts = std::fs::read(dir.path().join("hosts")).unwrap();
+        assert_eq!(hosts, b"10.2.2.2 caf\xe9\n");
     }
 }

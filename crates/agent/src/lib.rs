@@ -33,5 +33,5 @@ mod upload;
 
 pub use boot::run;
 pub use enclosure::Enclosure;
-pub use machine::Machine;
+pub use machine::{Machine, StandIn};
 pub use server::{Hangup, Reaping, Server};

@@ -4,6 +4,15 @@ use protocol::{Failure, Identity, StartSpec};
 
 use crate::Enclosure;
 
+/// A program that changes nothing and ends at once with 0.
+#[derive(Debug)]
+pub struct StandIn {
+    /// Program and arguments; not of the image.
+    pub argv: Vec<String>,
+    /// Where it runs while everything in [`Machine::enclosure`] stands still.
+    pub enclosure: Option<Enclosure>,
+}
+
 /// The machine under the server: the guest itself when it is PID 1, something harmless in tests.
 pub trait Machine {
     /// Makes the freshly booted machine ready for its program: root file system, identity, entropy,
@@ -18,6 +27,15 @@ pub trait Machine {
     /// # Errors
     /// What could not be done; the machine must not be used then.
     fn assume(&mut self, identity: &Identity) -> Result<(), Failure>;
+
+    /// Goes the way of [`Machine::assume`] as far as that changes nothing. The machine is frozen.
+    ///
+    /// # Errors
+    /// What could not be done; the machine is as it was.
+    fn rehearse(&mut self) -> Result<(), Failure>;
+
+    /// What is run in place of a command while the machine is frozen.
+    fn stand_in(&self) -> StandIn;
 
     /// Writes all file systems out.
     fn sync(&mut self);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use protocol::{EncodeError, Failure, FrameError};
+use protocol::{EncodeError, Failure, FrameError, VERSION_MAX, VERSION_MIN};
 use thiserror::Error;
 
 /// Failure of a link, a call or a session.
@@ -21,13 +21,22 @@ pub enum LinkError {
         what: &'static str,
     },
     /// Host and agent have no protocol version in common.
-    #[error("agent speaks protocol versions {min} to {max} only")]
+    #[error(
+        "agent of this machine is of another version: it speaks protocol versions {min} to {max}, \
+         this host {VERSION_MIN} to {VERSION_MAX}; start the machine afresh"
+    )]
     Version {
         /// Oldest version of the agent.
         min: u16,
         /// Newest version of the agent.
         max: u16,
     },
+    /// The agent answered in words that this host does not know.
+    #[error(
+        "agent of this machine is of another version: its greeting cannot be read; start the \
+         machine afresh"
+    )]
+    Stranger,
     /// The message is too long to be sent.
     #[error("request cannot be sent to the guest")]
     Encode(#[from] EncodeError),
@@ -54,6 +63,7 @@ impl LinkError {
             | LinkError::Io(_)
             | LinkError::Deadline { .. }
             | LinkError::Version { .. }
+            | LinkError::Stranger
             | LinkError::Encode(_)
             | LinkError::Frame(_)
             | LinkError::Unexpected

@@ -1,6 +1,8 @@
 //! The first words of a connection.
 
-use protocol::{Decoder, Hello, HelloAck, ToGuest, ToHost, VERSION_MAX, VERSION_MIN, encode};
+use protocol::{
+    Decoder, FrameError, Hello, HelloAck, ToGuest, ToHost, VERSION_MAX, VERSION_MIN, encode,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::LinkError;
@@ -49,6 +51,12 @@ where
         while let Some(frame) = decoder.decode(&mut input) {
             match frame {
                 Ok(ToHost::HelloAck(ack)) if ack.nonce == nonce => {
+                    if !(VERSION_MIN..=VERSION_MAX).contains(&ack.version) {
+                        return Err(LinkError::Version {
+                            min: ack.version,
+                            max: ack.version,
+                        });
+                    }
                     let rest = input.to_vec();
                     return Ok(Greeted {
                         stream,
@@ -67,6 +75,9 @@ where
                         max: version_max,
                     });
                 }
+                Err(FrameError::Unknown {
+                    answers: Some(answered),
+                }) if answered == nonce => return Err(LinkError::Stranger),
                 // The end of what the agent had to say to the connection before, cut anywhere.
                 Ok(_) | Err(_) => {}
             }

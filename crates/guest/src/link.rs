@@ -179,6 +179,20 @@ impl Link {
         Ok(())
     }
 
+    /// Lets a frozen machine go the way of a resume and of a first command without effect, and
+    /// without running anything of the image, so that both are fast when they come. A machine that
+    /// could not rehearse is as good as it was, unless its connection is gone.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] of kind `Phase` when the machine is not frozen, of other kinds when
+    /// the rehearsal failed.
+    pub async fn rehearse(&self, deadline: Duration) -> Result<(), LinkError> {
+        done(
+            self.call("rehearsal", deadline, |call| ToGuest::Rehearse { call })
+                .await?,
+        )
+    }
+
     /// Runs a command. Returns as soon as the request is on its way; a refusal comes from
     /// [`crate::ExecOutput::next`].
     ///

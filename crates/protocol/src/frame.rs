@@ -47,7 +47,10 @@ pub enum FrameError {
     Checksum,
     /// The checksum matches but the content is no known message.
     #[error("frame holds no known message")]
-    Unknown,
+    Unknown {
+        /// The nonce, where the content begins as an answer to a Hello does.
+        answers: Option<u64>,
+    },
 }
 
 /// Appends `message` as one frame to `out`. On an error `out` is as it was.
@@ -139,6 +142,17 @@ fn read_frame<T: DeserializeOwned>(frame: &mut [u8]) -> Result<T, FrameError> {
     }
     match postcard::take_from_bytes(payload) {
         Ok((message, [])) => Ok(message),
-        Ok(_) | Err(_) => Err(FrameError::Unknown),
+        Ok(_) | Err(_) => Err(FrameError::Unknown {
+            answers: nonce_answered(payload),
+        }),
+    }
+}
+
+/// The nonce of a `HelloAck` or `HelloRefused`, whatever follows it: these two keep their places,
+/// and the nonce comes first.
+fn nonce_answered(payload: &[u8]) -> Option<u64> {
+    match postcard::take_from_bytes::<(u32, u64)>(payload) {
+        Ok(((0 | 1, nonce), _)) => Some(nonce),
+        Ok(_) | Err(_) => None,
     }
 }

@@ -1,9 +1,10 @@
 //! Sizes and versions both sides agree on.
 
-/// Oldest protocol version this code speaks.
-pub const VERSION_MIN: u16 = 1;
+/// Oldest protocol version this code speaks. Agents of version 1 are refused: their greeting
+/// changed while that version was in use.
+pub const VERSION_MIN: u16 = 2;
 /// Newest protocol version this code speaks.
-pub const VERSION_MAX: u16 = 1;
+pub const VERSION_MAX: u16 = 2;
 
 /// Largest encoded message in bytes, before checksum and framing. Bounds what an environment or
 /// argument list may hold; a quarter of the kernel's own limit for both together (2 MiB with the

@@ -165,6 +165,13 @@ pub enum ToGuest {
         /// Call answered.
         call: CallId,
     },
+    /// Go the way of [`ToGuest::Resume`] and of a first [`ToGuest::Exec`] without effect and without
+    /// running anything of the image, so that both are fast when they are meant. Only while the
+    /// machine is frozen. Answered by [`ToHost::Done`].
+    Rehearse {
+        /// Call answered.
+        call: CallId,
+    },
 }
 
 /// Agent to host.
@@ -287,7 +294,8 @@ impl ToGuest {
             | ToGuest::Credit { .. }
             | ToGuest::Shutdown { .. }
             | ToGuest::ExitAck { .. }
-            | ToGuest::Thaw { .. } => 0,
+            | ToGuest::Thaw { .. }
+            | ToGuest::Rehearse { .. } => 0,
         }
     }
 }

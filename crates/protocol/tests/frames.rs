@@ -88,7 +88,33 @@ fn bytes_behind_a_message_are_no_message() {
     payload.extend(crc32fast::hash(&payload).to_le_bytes());
     let mut stream = cobs::encode_vec(&payload);
     stream.push(0);
-    assert_eq!(decode_all(&stream), [Err(FrameError::Unknown)]);
+    assert_eq!(
+        decode_all(&stream),
+        [Err(FrameError::Unknown { answers: None })]
+    );
+}
+
+#[test]
+fn an_answer_of_another_version_is_known_by_its_nonce() {
+    let read = |content: &[u8]| {
+        let mut payload = content.to_vec();
+        payload.extend(crc32fast::hash(&payload).to_le_bytes());
+        let mut stream = cobs::encode_vec(&payload);
+        stream.push(0);
+        Decoder::<ToHost>::default().decode(&mut &stream[..])
+    };
+    // Kind, nonce 300, and then something else than is expected there.
+    for kind in [0, 1] {
+        let answers = Some(300);
+        assert_eq!(
+            read(&[kind, 0xac, 2]),
+            Some(Err(FrameError::Unknown { answers }))
+        );
+    }
+    for other in [&[2, 0xac, 2][..], &[0], &[0, 0xac]] {
+        let answers = None;
+        assert_eq!(read(other), Some(Err(FrameError::Unknown { answers })));
+    }
 }
 
 #[test]

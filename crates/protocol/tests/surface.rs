@@ -18,13 +18,13 @@ fn the_wire_form_of_every_message_is_frozen() {
         "to_guest": forms(&samples::to_guest()),
         "to_host": forms(&samples::to_host()),
     });
-    insta::assert_json_snapshot!("surface_v1", surface);
+    insta::assert_json_snapshot!("surface_v2", surface);
 }
 
 #[test]
 fn every_kind_of_message_has_a_sample() {
     let guest: BTreeSet<u8> = samples::to_guest().iter().map(index_to_guest).collect();
-    assert_eq!(guest, (0..17).collect());
+    assert_eq!(guest, (0..18).collect());
     let host: BTreeSet<u8> = samples::to_host().iter().map(index_to_host).collect();
     assert_eq!(host, (0..14).collect());
 }
@@ -60,6 +60,7 @@ fn index_to_guest(message: &ToGuest) -> u8 {
         ToGuest::Shutdown { .. } => 14,
         ToGuest::ExitAck { .. } => 15,
         ToGuest::Thaw { .. } => 16,
+        ToGuest::Rehearse { .. } => 17,
     }
 }
 

@@ -20,6 +20,7 @@ impl<M: Machine> Server<M> {
         if self.resume.is_some() {
             return Err(Failure::new(FailureKind::Phase, "a resume is under way"));
         }
+        self.require_no_rehearsal()?;
         self.machine.sync();
         if !self.frozen {
             self.machine.freeze()?;

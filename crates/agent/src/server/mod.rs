@@ -6,10 +6,12 @@
 //! ```
 //!
 //! `mod` is the loop, `requests` what the host's messages do, `resume` the waking from a memory
-//! image, `freeze` the standstill before it, `ending` the way down. The machine itself is changed through [`Machine`] only.
+//! image, `freeze` the standstill before it, `rehearse` what is tried meanwhile, `ending` the way
+//! down. The machine itself is changed through [`Machine`] only.
 
 mod ending;
 mod freeze;
+mod rehearse;
 mod requests;
 mod resume;
 
@@ -22,11 +24,13 @@ use protocol::{CallId, ExitStatus, ToHost};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use self::ending::Ending;
+use self::rehearse::Rehearsal;
 use self::requests::Context;
 use self::resume::PendingResume;
 use crate::children::Children;
 pub use crate::children::Reaping;
 use crate::connection::{Connection, Received};
+use crate::exec::Exec;
 use crate::log::LogPort;
 use crate::machine::Machine;
 use crate::poller::{Poller, Token};
@@ -67,6 +71,7 @@ pub struct Server<M> {
     context: Option<Context>,
     sessions: BTreeMap<CallId, Session>,
     resume: Option<PendingResume>,
+    rehearsal: Option<Rehearsal>,
     /// The programs stand still.
     frozen: bool,
     /// The server goes before the programs.
@@ -110,6 +115,7 @@ impl<M: Machine> Server<M> {
             context: None,
             sessions: BTreeMap::new(),
             resume: None,
+            rehearsal: None,
             frozen: false,
             ahead: false,
             ending: Ending::default(),
@@ -169,6 +175,9 @@ impl<M: Machine> Server<M> {
                 if let Some(resume) = self.resume.as_mut().filter(|resume| resume.call == call) {
                     resume.hook.woken();
                 }
+                if let Some(rehearsal) = self.rehearsal.as_mut().filter(|one| one.call == call) {
+                    rehearsal.command.woken();
+                }
             }
             Token::Signals => {
                 for (pid, status) in self.children.reap_all() {
@@ -188,19 +197,21 @@ impl<M: Machine> Server<M> {
             self.program_ended(status);
             return;
         }
-        let hook = self.resume.as_mut().map(|resume| &mut resume.hook);
-        let commands = self
-            .sessions
-            .values_mut()
-            .filter_map(Session::as_exec)
-            .chain(hook);
-        for exec in commands {
-            if exec.pid() == Some(pid) {
-                exec.exited(status);
-                return;
-            }
+        if let Some(exec) = self.commands().find(|exec| exec.pid() == Some(pid)) {
+            exec.exited(status);
         }
         // An orphan of the machine, or a command whose session is gone.
+    }
+
+    /// All commands that run, the agent's own included.
+    fn commands(&mut self) -> impl Iterator<Item = &mut Exec> {
+        let hook = self.resume.as_mut().map(|resume| &mut resume.hook);
+        let stand_in = self.rehearsal.as_mut().map(|one| &mut one.command);
+        self.sessions
+            .values_mut()
+            .filter_map(Session::as_exec)
+            .chain(hook)
+            .chain(stand_in)
     }
 
     /// Reads once from the host and does what it says.
@@ -252,6 +263,7 @@ impl<M: Machine> Server<M> {
     fn end_sessions(&mut self) {
         self.sessions.clear();
         self.resume = None;
+        self.rehearsal = None;
     }
 
     /// One step of everything that has something to say. `true` when there was something.
@@ -259,6 +271,7 @@ impl<M: Machine> Server<M> {
         let mut progress = self.program.pump(&mut self.log);
         self.log.flush()?;
         progress |= self.step_resume();
+        progress |= self.step_rehearsal();
         let mut over = Vec::new();
         for (call, session) in &mut self.sessions {
             if self.connection.is_full() {
@@ -290,8 +303,13 @@ impl<M: Machine> Server<M> {
             .resume
             .as_ref()
             .and_then(|resume| resume.hook.next_time());
+        let stand_in = self
+            .rehearsal
+            .as_ref()
+            .and_then(|rehearsal| rehearsal.command.next_time());
         let next = sessions
             .chain(hook)
+            .chain(stand_in)
             .chain(self.ending.next_time())
             .chain(self.absent_since.map(|since| since + ABSENCE))
             .min()?;
@@ -301,13 +319,7 @@ impl<M: Machine> Server<M> {
     }
 
     fn check_times(&mut self, now: Instant) {
-        let hook = self.resume.as_mut().map(|resume| &mut resume.hook);
-        for exec in self
-            .sessions
-            .values_mut()
-            .filter_map(Session::as_exec)
-            .chain(hook)
-        {
+        for exec in self.commands() {
             exec.check_time(now);
         }
         self.check_ending(now);

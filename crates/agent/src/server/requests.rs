@@ -11,6 +11,7 @@ use protocol::{
 
 use super::Server;
 use crate::account::{self, Account};
+use crate::enclosure::Enclosure;
 use crate::exec::{ChildEnds, Exec};
 use crate::launch::{Launch, launch};
 use crate::machine::Machine;
@@ -86,14 +87,16 @@ impl<M: Machine> Server<M> {
                 let result = self.thaw().map(|()| ToHost::Done { call });
                 self.answer(call, result);
             }
+            ToGuest::Rehearse { call } => self.begin_rehearsal(call),
             ToGuest::Stat { call, path, follow } => {
                 let result = self.context().and_then(|_| stat::stat(&path, follow));
                 self.answer(call, result.map(|info| ToHost::Path { call, info }));
             }
             ToGuest::Exec { call, spec } => {
+                let enclosure = self.machine.enclosure().cloned();
                 let session = self
                     .admit_change()
-                    .and_then(|()| self.open_exec(call, &spec, None))
+                    .and_then(|()| self.open_exec(call, &spec, enclosure))
                     .map(Session::exec);
                 self.open(call, session);
             }
@@ -180,7 +183,8 @@ impl<M: Machine> Server<M> {
             | ToGuest::Download { .. }
             | ToGuest::Shutdown { .. }
             | ToGuest::ExitAck { .. }
-            | ToGuest::Thaw { .. } => {}
+            | ToGuest::Thaw { .. }
+            | ToGuest::Rehearse { .. } => {}
         }
     }
 
@@ -270,15 +274,16 @@ impl<M: Machine> Server<M> {
         self.send(&message);
     }
 
-    /// Starts a command. One that cannot be run is a session all the same: it ends with 126 or 127.
+    /// Starts a command in `enclosure`. One that cannot be run is a session all the same: it ends
+    /// with 126 or 127.
     pub(super) fn open_exec(
         &mut self,
         call: CallId,
         spec: &ExecSpec,
-        user: Option<&str>,
+        enclosure: Option<Enclosure>,
     ) -> Result<Exec, Failure> {
         let context = self.context()?;
-        let account = find_account(user.or(spec.user.as_deref()).unwrap_or(&context.user))?;
+        let account = find_account(spec.user.as_deref().unwrap_or(&context.user))?;
         let layers: [&[(String, String)]; 2] = [&context.env, &spec.env];
         let env = environment::build(
             &context.hostname,
@@ -322,7 +327,7 @@ impl<M: Machine> Server<M> {
             env: &env,
             cwd,
             account: &account,
-            enclosure: self.machine.enclosure(),
+            enclosure: enclosure.as_ref(),
             stdin,
             stdout,
             stderr,

@@ -49,6 +49,7 @@ impl<M: Machine> Server<M> {
             return Err(Failure::new(FailureKind::Phase, "a resume is under way"));
         }
         identity.validate()?;
+        self.give_up_rehearsal();
         self.machine.assume(identity)?;
         if let Some(context) = &mut self.context {
             context.hostname.clone_from(&identity.hostname);
@@ -68,7 +69,8 @@ impl<M: Machine> Server<M> {
             timeout_ms: Some(timeout_ms.max(1)),
             ..ExecSpec::default()
         };
-        let mut hook = self.open_exec(call, &spec, None)?;
+        let enclosure = self.machine.enclosure().cloned();
+        let mut hook = self.open_exec(call, &spec, enclosure)?;
         hook.end_input();
         hook.push_input();
         Ok(Some(PendingResume {

@@ -127,6 +127,11 @@ impl FakeAgent {
         self.shared.state().frozen
     }
 
+    /// How often the machine rehearsed, before it was saved included.
+    pub fn rehearsals(&self) -> u64 {
+        self.shared.state().rehearsals
+    }
+
     /// What the machine was started with.
     pub fn started(&self) -> Option<StartSpec> {
         self.shared.state().start.clone()

@@ -178,6 +178,7 @@ impl Connection {
                 self.shared.set_frozen(false);
                 Some(ToHost::Done { call })
             }
+            ToGuest::Rehearse { call } => Some(self.rehearse(call)),
             ToGuest::Stat { call, path, follow } => {
                 let state = self.shared.state();
                 let info = state
@@ -363,6 +364,11 @@ impl Connection {
         }
         self.shared.set_frozen(false);
         self.ending = true;
+    }
+
+    fn rehearse(&self, call: CallId) -> ToHost {
+        let rehearsed = self.shared.state().rehearse();
+        answer(call, rehearsed.map(|()| ToHost::Done { call }))
     }
 
     fn acknowledge(&mut self, call: CallId) -> ToHost {

@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) fail_resume: Option<String>,
     pub(super) powered_off: bool,
     pub(super) frozen: bool,
+    /// How often the machine rehearsed.
+    pub(super) rehearsals: u64,
 }
 
 impl Default for State {
@@ -36,6 +38,7 @@ impl Default for State {
             fail_resume: None,
             powered_off: false,
             frozen: false,
+            rehearsals: 0,
         }
     }
 }
@@ -67,6 +70,20 @@ impl State {
         self.hostname.clone_from(&identity.hostname);
         self.identities.push(identity);
         Ok(())
+    }
+
+    pub(super) fn rehearse(&mut self) -> Result<(), Failure> {
+        self.require_started()?;
+        match self.frozen {
+            true => {
+                self.rehearsals += 1;
+                Ok(())
+            }
+            false => Err(Failure::new(
+                FailureKind::Phase,
+                "the machine is not frozen",
+            )),
+        }
     }
 
     pub(super) fn require_started(&self) -> Result<(), Failure> {

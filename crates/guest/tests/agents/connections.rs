@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use guest::{ExecSpec, FailureKind, GuestEvent, GuestPhase, Link, LinkError, PostFork};
-use protocol::{Hello, ToGuest};
-use tokio::io::AsyncWriteExt;
+use protocol::{Hello, ToGuest, VERSION_MAX, VERSION_MIN};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use crate::support::{
     PATIENCE, Target, command, frames, hello, identity, refused, run, start_spec, strings,
@@ -211,7 +212,6 @@ async fn the_end_of_the_program_is_told_until_acknowledged(mut target: Target) {
 }
 
 async fn no_common_version_is_told(mut target: Target) {
-    use tokio::io::AsyncReadExt;
     let mut stream = target.stream.take().unwrap();
     let hello = ToGuest::Hello(Hello {
         nonce: 5,
@@ -231,8 +231,8 @@ async fn no_common_version_is_told(mut target: Target) {
     let answer = decoder.decode(&mut &buffer[..len]);
     let expected = protocol::ToHost::HelloRefused {
         nonce: 5,
-        version_min: 1,
-        version_max: 1,
+        version_min: VERSION_MIN,
+        version_max: VERSION_MAX,
     };
     assert_eq!(answer, Some(Ok(expected)));
 }
@@ -252,4 +252,73 @@ async fn a_dead_channel_is_noticed(mut target: Target) {
         Err(LinkError::Closed)
     ));
     while events.next().await != GuestEvent::Closed {}
+}
+
+/// An agent that answers the first hello by these contents of frames.
+async fn answers(contents: impl FnOnce(u64) -> Vec<Vec<u8>>) -> LinkError {
+    let (stream, mut agent) = UnixStream::pair().unwrap();
+    let connect = tokio::spawn(Link::connect(stream, PATIENCE));
+    let mut decoder = protocol::Decoder::<ToGuest>::default();
+    let mut buffer = [0; 200];
+    let nonce = loop {
+        let len = agent.read(&mut buffer).await.unwrap();
+        match decoder.decode(&mut &buffer[..len]) {
+            Some(Ok(ToGuest::Hello(hello))) => break hello.nonce,
+            Some(other) => panic!("{other:?}"),
+            None => {}
+        }
+    };
+    for mut content in contents(nonce) {
+        content.extend(crc32fast::hash(&content).to_le_bytes());
+        agent.write_all(&cobs::encode_vec(&content)).await.unwrap();
+        agent.write_all(&[0]).await.unwrap();
+    }
+    // The agent stays: nothing but its answer ends the attempt.
+    connect.await.unwrap().unwrap_err()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_another_version_is_refused_at_once() {
+    let encode = |message: &protocol::ToHost| postcard::to_allocvec(message).unwrap();
+    let refusal = |nonce| {
+        vec![
+            // What an older agent had still to say to the host before.
+            vec![200, 1, 2, 3],
+            encode(&protocol::ToHost::HelloRefused {
+                nonce,
+                version_min: 1,
+                version_max: 1,
+            }),
+        ]
+    };
+    let error = answers(refusal).await;
+    assert!(
+        matches!(error, LinkError::Version { min: 1, max: 1 }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("another version"), "{error}");
+
+    let acknowledgement = |nonce, version| {
+        encode(&protocol::ToHost::HelloAck(protocol::HelloAck {
+            nonce,
+            version,
+            agent: "old".into(),
+            phase: GuestPhase::Waiting,
+            frozen: false,
+        }))
+    };
+    let error = answers(|nonce| vec![acknowledgement(nonce, 1)]).await;
+    assert!(
+        matches!(error, LinkError::Version { min: 1, max: 1 }),
+        "{error:?}"
+    );
+    // As it was before it said whether the machine is frozen.
+    let error = answers(|nonce| {
+        let mut short = acknowledgement(nonce, 1);
+        short.pop();
+        vec![short]
+    })
+    .await;
+    assert!(matches!(error, LinkError::Stranger), "{error:?}");
+    assert!(error.to_string().contains("another version"), "{error}");
 }

@@ -22,6 +22,7 @@ conformance! {
     a_resume_thaws_before_its_hook
     a_failed_resume_thaws_nothing
     a_shutdown_thaws
+    only_a_frozen_machine_rehearses
 }
 
 /// That nothing happens cannot be waited for. A file that grows does so a hundred times in this time.
@@ -182,6 +183,45 @@ async fn a_shutdown_thaws(mut target: Target) {
             }
         ),
         "{told:?}"
+    );
+}
+
+async fn only_a_frozen_machine_rehearses(mut target: Target) {
+    let (link, _events) = target.connect().await;
+    link.quiesce(PATIENCE).await.unwrap();
+    refused(
+        link.rehearse(PATIENCE).await.unwrap_err(),
+        FailureKind::Phase,
+    );
+    link.thaw(PATIENCE).await.unwrap();
+    link.start(start_spec(&["sleep", "600"]), PATIENCE)
+        .await
+        .unwrap();
+    refused(
+        link.rehearse(PATIENCE).await.unwrap_err(),
+        FailureKind::Phase,
+    );
+
+    let path = target.path("growing");
+    let grow = ExecSpec {
+        argv: target.grow(&path),
+        ..ExecSpec::default()
+    };
+    let _session = link.exec(grow).await.unwrap();
+    grows(&link, &path, 0).await;
+    link.quiesce(PATIENCE).await.unwrap();
+    let before = stays(&link, &path).await;
+    link.rehearse(PATIENCE).await.unwrap();
+    link.rehearse(PATIENCE).await.unwrap();
+    assert!(link.frozen());
+    assert_eq!(stays(&link, &path).await, before);
+
+    link.resume(identity("web-2"), PATIENCE).await.unwrap();
+    grows(&link, &path, before).await;
+    assert_eq!(run(&link, command(&["echo", "on"])).await.text(), "on\n");
+    refused(
+        link.rehearse(PATIENCE).await.unwrap_err(),
+        FailureKind::Phase,
     );
 }
 

@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agent::{Enclosure, Hangup, Machine, Reaping, Server};
+use agent::{Enclosure, Hangup, Machine, Reaping, Server, StandIn};
 use guest::fake::FakeAgent;
 use guest::{
     Events, ExecOutput, ExecSession, ExecSpec, ExitStatus, Failure, FailureKind, Identity, Link,
     LinkError, MIN_ENTROPY, Output, StartSpec,
 };
-use protocol::{Hello, ToGuest, encode};
+use protocol::{Hello, ToGuest, VERSION_MAX, VERSION_MIN, encode};
 use tempfile::NamedTempFile;
 use tokio::net::UnixStream;
 
@@ -103,6 +103,15 @@ impl Machine for TestMachine {
     }
     fn assume(&mut self, _: &Identity) -> Result<(), Failure> {
         Ok(())
+    }
+    fn rehearse(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+    fn stand_in(&self) -> StandIn {
+        StandIn {
+            argv: strings(&["true"]),
+            enclosure: None,
+        }
     }
     fn sync(&mut self) {}
     fn power_off(&mut self) {}
@@ -331,7 +340,7 @@ pub(crate) fn frames(messages: &[ToGuest]) -> Vec<u8> {
 pub(crate) fn hello(nonce: u64) -> ToGuest {
     ToGuest::Hello(Hello {
         nonce,
-        version_min: 1,
-        version_max: 1,
+        version_min: VERSION_MIN,
+        version_max: VERSION_MAX,
     })
 }

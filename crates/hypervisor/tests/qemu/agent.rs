@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use guest::{Events, ExecSpec, Link, MachineId, Output, StartSpec};
+use guest::{Events, ExecSpec, Identity, Link, MachineId, Output, StartSpec};
 use hypervisor::Vm;
 
 /// For anything a guest is asked; it boots in two to three seconds on an idle host.
@@ -21,11 +21,7 @@ pub(crate) async fn start(vm: &dyn Vm) {
         hostname: "conformance".into(),
         machine_id: MachineId::default(),
         entropy: vec![7; guest::MIN_ENTROPY],
-        // Nanoseconds fit until 2554.
-        wall_clock_ns: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_nanos() as u64,
+        wall_clock_ns: now(),
         argv: vec!["/bin/sleep".into(), "1000000".into()],
         stop_signal: 15,
         ..StartSpec::default()
@@ -34,10 +30,34 @@ pub(crate) async fn start(vm: &dyn Vm) {
     link.start(spec, DEADLINE).await.unwrap();
 }
 
+/// Another machine than the one that was started.
+pub(crate) fn identity() -> Identity {
+    Identity {
+        instance_id: "fork".into(),
+        hostname: "fork".into(),
+        machine_id: [3; 16],
+        entropy: vec![8; guest::MIN_ENTROPY],
+        wall_clock_ns: now(),
+        new_machine: true,
+        post_fork: None,
+    }
+}
+
+/// Nanoseconds fit until 2554.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_nanos() as u64
+}
+
 /// Runs a shell command and gives its standard output.
 pub(crate) async fn shell(vm: &dyn Vm, command: &str) -> String {
     let (link, _events) = connect(vm).await;
-    let argv = ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
+    run(&link, &["/bin/sh", "-c", command]).await
+}
+
+/// Runs a command and gives its standard output.
+pub(crate) async fn run(link: &Link, argv: &[&str]) -> String {
+    let argv = argv.iter().map(|word| (*word).to_owned()).collect();
     let (_input, mut output) = link
         .exec(ExecSpec {
             argv,
@@ -51,7 +71,7 @@ pub(crate) async fn shell(vm: &dyn Vm, command: &str) -> String {
         match output.next().await.unwrap() {
             Some(Output::Stdout(bytes)) => text.extend_from_slice(&bytes),
             Some(Output::Stderr(bytes)) => {
-                eprintln!("{command}: {}", String::from_utf8_lossy(&bytes));
+                eprintln!("guest: {}", String::from_utf8_lossy(&bytes));
             }
             Some(Output::Exit(_)) | None => break,
         }

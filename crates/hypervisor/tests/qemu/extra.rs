@@ -24,9 +24,12 @@ pub(crate) const ALL: [(&str, Run); 4] = [
 ];
 
 /// Run only when named: figures, not verdicts.
-pub(crate) const MEASUREMENTS: [(&str, Run); 2] = [
+pub(crate) const MEASUREMENTS: [(&str, Run); 3] = [
     ("measure_forks", |subject| {
         Box::pin(speed::measure_forks(subject))
+    }),
+    ("measure_rehearsal", |subject| {
+        Box::pin(speed::measure_rehearsal(subject))
     }),
     ("measure_standby", |subject| {
         Box::pin(speed::measure_standby(subject))

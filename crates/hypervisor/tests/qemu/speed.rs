@@ -20,6 +20,9 @@ use crate::subject::{DISK_BYTES, Qemu};
 
 const ROUNDS: usize = 20;
 
+/// For anything a guest is asked.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(crate) struct Machine {
     pub(crate) vm: Arc<dyn Vm>,
     dir: PathBuf,
@@ -255,6 +258,52 @@ async fn start_by_hand(subject: &Qemu, model: &Machine, image: &Image) -> Durati
     child.kill().unwrap();
     child.wait().unwrap();
     took
+}
+
+/// What a machine that was kept ready still has to do when it is wanted, with and without a rehearsal.
+pub(crate) async fn measure_rehearsal(subject: &Qemu) {
+    let driver = subject
+        .driver_with(MachineChoice::Microvm, Arc::default())
+        .await;
+    let machine = boot_with(subject, &driver).await;
+    subject.first_contact(machine.vm.as_ref()).await;
+    let (link, _events) = agent::connect(machine.vm.as_ref()).await;
+    link.quiesce(PATIENCE).await.unwrap();
+    let (image, _, _) = standby(machine).await;
+    let _hold = driver.templates().unwrap().hold(image.dir()).await.unwrap();
+    let mut times = [const { [const { Vec::new() }; 4] }; 2];
+    for round in 0..2 * ROUNDS {
+        let rehearsed = round % 2;
+        let fork = fork(subject, &driver, &image).await;
+        let (link, _events) = agent::connect(fork.vm.as_ref()).await;
+        let began = Instant::now();
+        if rehearsed == 1 {
+            link.rehearse(PATIENCE).await.unwrap();
+        }
+        let ready = Instant::now();
+        link.resume(agent::identity(), PATIENCE).await.unwrap();
+        let resumed = Instant::now();
+        agent::run(&link, &["/bin/true"]).await;
+        let first = Instant::now();
+        agent::run(&link, &["/bin/true"]).await;
+        let laps = [
+            ready - began,
+            resumed - ready,
+            first - resumed,
+            first.elapsed(),
+        ];
+        for (kept, lap) in times[rehearsed].iter_mut().zip(laps) {
+            kept.push(lap);
+        }
+        fork.vm.kill().await.unwrap();
+    }
+    for (title, times) in ["without", "with"].into_iter().zip(&mut times) {
+        println!("  {title} a rehearsal");
+        let names = ["rehearsal", "resume", "first command", "second command"];
+        for (name, times) in names.into_iter().zip(times) {
+            println!("    {name}: {}", figures(times));
+        }
+    }
 }
 
 /// Standby of a fork that changed 30 MiB, and of one that did next to nothing.

@@ -48,7 +48,7 @@ pub(crate) fn to_guest() -> Vec<ToGuest> {
     vec![
         ToGuest::Hello(Hello {
             nonce: u64::MAX,
-            version_min: 1,
+            version_min: 2,
             version_max: 3,
         }),
         ToGuest::Start {
@@ -117,6 +117,7 @@ pub(crate) fn to_guest() -> Vec<ToGuest> {
         },
         ToGuest::ExitAck { call: u32::MAX },
         ToGuest::Thaw { call: 17 },
+        ToGuest::Rehearse { call: 18 },
     ]
 }
 
@@ -131,7 +132,7 @@ pub(crate) fn to_host() -> Vec<ToHost> {
     let ack = |phase, frozen| {
         ToHost::HelloAck(HelloAck {
             nonce: 1,
-            version: 1,
+            version: 2,
             agent: "0.1.0".into(),
             phase,
             frozen,
