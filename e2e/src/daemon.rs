@@ -95,6 +95,8 @@ impl Daemon {
             .env("COPPICE_DATA_DIR", self.data())
             .env("COPPICE_LISTEN", "127.0.0.1:0")
             .env("COPPICE_CONFIG", self.config_path())
+            // Most tests count processes; those of warm forks ask for them.
+            .env("COPPICE_WARM_FORKS", "0")
             .env("NO_COLOR", "1");
         command
     }

@@ -44,7 +44,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         let mut screen = Screen::new();
         screen.chapter("A private daemon in a temporary directory");
         screen.command(&["coppiced"]);
-        let mut daemon = PrivateDaemon::start(&programs, &assets, &env::temp_dir()).await?;
+        let mut daemon = PrivateDaemon::start(&programs, &assets, &env::temp_dir(), &[]).await?;
         let told = tell(&mut daemon, &mut screen, &archive.to_string_lossy()).await;
         if told.is_err() {
             eprintln!("\nthe daemon's last words:\n{}", daemon.log_tail(LOG_LINES));

@@ -40,10 +40,12 @@ pub(crate) struct PrivateDaemon {
 
 impl PrivateDaemon {
     /// Starts a daemon with its data in a new directory below `parent`, and waits until it answers.
+    /// `flags` come after those that make it private.
     pub(crate) async fn start(
         programs: &Programs,
         assets: &Assets,
         parent: &Path,
+        flags: &[&str],
     ) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new()
             .prefix("coppice-")
@@ -64,6 +66,7 @@ impl PrivateDaemon {
             .arg(&assets.kernel)
             .arg("--initrd")
             .arg(&assets.initrd)
+            .args(flags)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -50,6 +50,7 @@ pub async fn run(config: Config) -> Result<()> {
         layout: layout.clone(),
         boot,
         starts: tokio::sync::Semaphore::new(parallel_starts()),
+        warm: config.warm,
         now,
     });
     let (instances, swept) = Instances::open(context).await.context("cannot recover")?;
@@ -77,7 +78,7 @@ pub async fn run(config: Config) -> Result<()> {
         now,
     });
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let housekeeping = tokio::spawn(crate::housekeeping::run(instances, metrics));
+    let housekeeping = tokio::spawn(crate::housekeeping::run(Arc::clone(&instances), metrics));
     let server = tokio::spawn(serve(listeners, router(state), stopped));
     wait_for_signal().await?;
     info!("stopping; machines run on");
@@ -88,7 +89,15 @@ pub async fn run(config: Config) -> Result<()> {
         Ok(result) => result??,
         Err(_) => warn!("some requests did not end in time"),
     }
+    end_warm_forks(&instances).await;
     Ok(())
+}
+
+async fn end_warm_forks(instances: &Instances) {
+    let ended = tokio::time::timeout(STOP_DEADLINE, instances.drop_warm()).await;
+    if ended.is_err() {
+        warn!("some warm forks are left; the next start ends them");
+    }
 }
 
 /// VMMs that start at one time. Starting is bound by the CPU: more than two for each

@@ -2,10 +2,13 @@
 //! default that works.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
+
+use crate::instances::WarmPolicy;
 
 /// Where the file is looked for when no flag says so.
 const DEFAULT_FILE: &str = "/etc/coppice/coppice.toml";
@@ -13,6 +16,13 @@ const DEFAULT_FILE: &str = "/etc/coppice/coppice.toml";
 const DEFAULT_DATA_DIR: &str = "/var/lib/coppice";
 /// The port that the public SDKs use by default, on this host only.
 const DEFAULT_LISTEN: &str = "127.0.0.1:4973";
+
+/// One warm fork makes the next fork quick; more cost memory that most hosts miss.
+const DEFAULT_WARM_FORKS: usize = 1;
+/// Each costs a process and some 20 MiB.
+const MAX_WARM_FORKS: usize = 64;
+/// Longer than the pauses of a busy CI queue, shorter than a lunch break.
+const DEFAULT_WARM_IDLE: Duration = Duration::from_secs(300);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -84,6 +94,12 @@ pub struct Given {
     /// Group and user number that VMMs run as [default: the daemon's own]
     #[arg(long, env = "COPPICE_VMM_UID", global = true)]
     pub vmm_uid: Option<u32>,
+    /// Forks that each template in use keeps ready, 0 to 64 [default: 1]
+    #[arg(long, env = "COPPICE_WARM_FORKS", global = true)]
+    pub warm_forks: Option<usize>,
+    /// Time without a fork after which they are ended, such as 90s [default: 5m]
+    #[arg(long, env = "COPPICE_WARM_IDLE", global = true)]
+    pub warm_idle: Option<String>,
 }
 
 /// The configuration in force.
@@ -109,6 +125,8 @@ pub struct Config {
     pub boot: Option<(PathBuf, PathBuf)>,
     /// Who VMMs run as.
     pub vmm_uid: Option<u32>,
+    /// Forks that are prepared ahead.
+    pub warm: WarmPolicy,
 }
 
 impl Config {
@@ -144,6 +162,8 @@ impl Given {
             kernel: self.kernel.or(below.kernel),
             initrd: self.initrd.or(below.initrd),
             vmm_uid: self.vmm_uid.or(below.vmm_uid),
+            warm_forks: self.warm_forks.or(below.warm_forks),
+            warm_idle: self.warm_idle.or(below.warm_idle),
         }
     }
 
@@ -156,6 +176,7 @@ impl Given {
             (None, None) => None,
             _ => anyhow::bail!("kernel and initrd belong together: give both or neither"),
         };
+        let warm = warm_policy(self.warm_forks, self.warm_idle.as_deref())?;
         Ok(Config {
             socket: self
                 .socket
@@ -169,8 +190,21 @@ impl Given {
             machine: self.machine.unwrap_or(Machine::Microvm),
             boot,
             vmm_uid: self.vmm_uid,
+            warm,
         })
     }
+}
+
+fn warm_policy(forks: Option<usize>, idle: Option<&str>) -> Result<WarmPolicy> {
+    let forks = forks.unwrap_or(DEFAULT_WARM_FORKS);
+    if forks > MAX_WARM_FORKS {
+        anyhow::bail!("warm_forks is {forks}; a template keeps at most {MAX_WARM_FORKS} ready");
+    }
+    let idle = match idle {
+        Some(text) => model::parse_duration(text).with_context(|| format!("warm_idle {text:?}"))?,
+        None => DEFAULT_WARM_IDLE,
+    };
+    Ok(WarmPolicy { forks, idle })
 }
 
 #[cfg(test)]

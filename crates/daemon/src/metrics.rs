@@ -21,6 +21,10 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     describe_histogram!("coppice_phase_seconds", "Time a part of an operation took");
     describe_gauge!("coppice_instances", "Instances by state");
     describe_counter!(
+        "coppice_warm_forks_total",
+        "Forks prepared ahead, by what became of them"
+    );
+    describe_counter!(
         "coppice_http_requests_total",
         "Requests by method, path and status"
     );
@@ -47,6 +51,11 @@ pub(crate) fn phase(operation: &'static str, phase: &'static str, took: Duration
 /// How long a running source stood still for a fork.
 pub(crate) fn source_paused(took: Duration) {
     phase("fork", "source_paused", took);
+}
+
+/// A fork was prepared ahead (`made`, `failed`), or left the pool (`taken`, `ended`).
+pub(crate) fn warm_fork(what: &'static str) {
+    counter!("coppice_warm_forks_total", "what" => what).increment(1);
 }
 
 /// How many instances are in each state.

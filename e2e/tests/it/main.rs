@@ -14,3 +14,4 @@ mod program;
 mod sdk;
 mod table;
 mod templates;
+mod warm;

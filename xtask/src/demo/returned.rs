@@ -24,7 +24,12 @@ pub(super) async fn unlocked(cli: &Cli<'_>, screen: &mut Screen) -> anyhow::Resu
     cli.shown(screen, &words).await?;
     let left: Vec<Instance> = cli.json(&["ps", "--all"]).await?;
     screen.check("only the template is left", left.len() == 1)?;
-    screen.check("no VMM is left", cli.vmms().is_empty())?;
+    let stats = cli.client.stats(&left[0].id).await?;
+    let warm = stats.template.map_or(0, |template| template.warm_forks);
+    screen.check(
+        format_args!("no VMM is left but {warm} kept warm for the next fork"),
+        cli.vmms().len() as u64 == warm,
+    )?;
     let template = cli.inspect(SOURCE).await?;
     screen.check(
         "it is locked no more",
@@ -45,6 +50,7 @@ pub(super) async fn goes_on(
         format_args!("it is in {state}"),
         state == InstanceState::Standby,
     )?;
+    screen.check("no VMM is left", cli.vmms().is_empty())?;
     cli.shown(screen, &["restore", SOURCE]).await?;
     let state = cli.inspect(SOURCE).await?.state;
     screen.check(

@@ -60,4 +60,10 @@ pub struct TemplateStats {
     pub resident_bytes: u64,
     /// Bytes that copies for each fork would need beyond that.
     pub saved_bytes: u64,
+    /// Forks that are prepared ahead, ready to be taken.
+    #[serde(default)]
+    pub warm_forks: u64,
+    /// Bytes that are theirs alone.
+    #[serde(default)]
+    pub warm_private_bytes: u64,
 }

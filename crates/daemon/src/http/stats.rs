@@ -4,7 +4,7 @@ use api::instances::{InstanceStats, MemoryStats, TemplateStats};
 use axum::Json;
 use axum::extract::State;
 use futures::{StreamExt as _, stream};
-use hypervisor::{MemoryUse, VmmError};
+use hypervisor::{MemoryUse, Vm, VmmError};
 
 use super::App;
 use super::error::ApiError;
@@ -74,6 +74,14 @@ async fn template_stats(app: &App, template: &View) -> Result<TemplateStats, Api
         .filter_map(async |report| report.ok().flatten())
         .collect()
         .await;
+    let (mut warm_forks, mut warm_private_bytes) = (0, 0);
+    for vm in &template.published.warm {
+        // One that was taken or ended meanwhile is left out as well.
+        if let Ok(Some(usage)) = vm_memory(vm.as_ref()).await {
+            warm_forks += 1;
+            warm_private_bytes += usage.ram_private_bytes + usage.vmm_private_bytes;
+        }
+    }
     let resident_bytes = template.published.held_bytes;
     let forks = reports.len() as u64;
     Ok(TemplateStats {
@@ -81,11 +89,20 @@ async fn template_stats(app: &App, template: &View) -> Result<TemplateStats, Api
         resident_bytes,
         // A copy would hold every page of the image, touched or not; one is needed anyway.
         saved_bytes: resident_bytes * forks.saturating_sub(1),
+        warm_forks,
+        warm_private_bytes,
     })
 }
 
 async fn memory_use(view: &View) -> Result<Option<MemoryUse>, VmmError> {
-    match view.published.vm.as_ref().and_then(|vm| vm.memory()) {
+    match &view.published.vm {
+        Some(vm) => vm_memory(vm.as_ref()).await,
+        None => Ok(None),
+    }
+}
+
+async fn vm_memory(vm: &dyn Vm) -> Result<Option<MemoryUse>, VmmError> {
+    match vm.memory() {
         Some(memory) => memory.report().await.map(Some),
         None => Ok(None),
     }

@@ -16,8 +16,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use guest::{Events, GuestEvent, Link};
-use hypervisor::{ExitReason, TemplateHold, Vm, VmStatus};
+use guest::{Events, Link};
+use hypervisor::{TemplateHold, Vm, VmStatus};
 use model::{
     Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Operation, Refusal, State, Verdict,
     VmmFact, admit, derive,
@@ -31,6 +31,8 @@ use super::context::{Context, LINK_DEADLINE};
 use super::journal::Journal;
 use super::layout::InstanceDir;
 use super::published::Published;
+use super::waiting::{Wake, joined};
+use super::warm::WarmPool;
 use super::{OpError, chain};
 use crate::store::StoreError;
 
@@ -61,19 +63,11 @@ pub(super) struct Actor {
     pub unread: bool,
     /// Keeps a template's memory loaded.
     pub hold: Option<Box<dyn TemplateHold>>,
+    /// Forks that are prepared ahead.
+    pub warm: WarmPool,
     pub journal: Journal,
     publish: watch::Sender<Published>,
     gone: bool,
-}
-
-/// Everything that can wake the actor.
-enum Wake {
-    Command(Envelope),
-    VmmExited(ExitReason),
-    PoweredOff,
-    GuestUp(Result<Up, OpError>),
-    Guest(GuestEvent),
-    NoMoreSenders,
 }
 
 impl Actor {
@@ -95,6 +89,7 @@ impl Actor {
             link: None,
             vm: None,
             held_bytes: 0,
+            warm: Vec::new(),
         });
         let journal = Journal::new(&dir);
         let actor = Self {
@@ -110,6 +105,7 @@ impl Actor {
             bring_up: None,
             unread: false,
             hold: None,
+            warm: WarmPool::default(),
             journal,
             publish,
             gone: false,
@@ -126,23 +122,9 @@ impl Actor {
                 Wake::PoweredOff => self.powered_off().await,
                 Wake::GuestUp(result) => self.guest_up(result).await,
                 Wake::Guest(event) => self.guest_event(event).await,
+                Wake::Warm(news) => self.warm_news(news).await,
                 Wake::NoMoreSenders => return,
             }
-        }
-    }
-
-    /// Waits for whatever comes first. What the machine does goes before what is asked
-    /// of it: a request must not be decided on a state that is already past.
-    async fn next(&mut self, mailbox: &mut mpsc::Receiver<Envelope>) -> Wake {
-        let vm = self.vm.clone();
-        let wait_for_power_off = !matches!(self.vmm, VmmFact::Shutdown);
-        tokio::select! {
-            biased;
-            reason = exited(vm.as_deref()) => Wake::VmmExited(reason),
-            () = power_off(vm.as_deref()), if wait_for_power_off => Wake::PoweredOff,
-            result = joined(&mut self.bring_up) => Wake::GuestUp(result),
-            event = next_event(&mut self.events) => Wake::Guest(event),
-            envelope = mailbox.recv() => envelope.map_or(Wake::NoMoreSenders, Wake::Command),
         }
     }
 
@@ -211,6 +193,7 @@ impl Actor {
             }
             Command::Promote => self.promote().await?,
             Command::Demote => self.demote().await?,
+            Command::DropWarm => self.drop_warm().await,
             Command::Delete { graceful } => self.delete(graceful).await?,
         }
         Ok(Outcome::Done)
@@ -279,6 +262,7 @@ impl Actor {
         let link = self.link.clone();
         let vm = self.vm.clone();
         let held_bytes = self.hold.as_ref().map_or(0, |hold| hold.resident_bytes());
+        let warm = self.warm.vms();
         let deleted = self.gone;
         self.publish.send_modify(|published| {
             *published = Published {
@@ -291,6 +275,7 @@ impl Actor {
                 link,
                 vm,
                 held_bytes,
+                warm,
             };
         });
     }
@@ -371,40 +356,5 @@ fn facts(record: &InstanceRecord, vmm: VmmFact, guest: GuestFact, dir: &Instance
         guest,
         image,
         template: record.template,
-    }
-}
-
-async fn exited(vm: Option<&dyn Vm>) -> ExitReason {
-    match vm {
-        Some(vm) => vm.exited().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn power_off(vm: Option<&dyn Vm>) {
-    match vm {
-        Some(vm) => vm.powered_off().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn joined(task: &mut Option<JoinHandle<Result<Up, OpError>>>) -> Result<Up, OpError> {
-    let Some(handle) = task else {
-        return std::future::pending().await;
-    };
-    let result = handle.await;
-    *task = None;
-    match result {
-        Ok(result) => result,
-        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-        // Aborted: whoever aborted it has already dealt with the guest.
-        Err(_) => std::future::pending().await,
-    }
-}
-
-async fn next_event(events: &mut Option<Events>) -> GuestEvent {
-    match events {
-        Some(events) => events.next().await,
-        None => std::future::pending().await,
     }
 }

@@ -3,10 +3,12 @@
 use memory::Image;
 use model::{ImageId, Intent, Target};
 
-use super::OpError;
-use super::actor::Actor;
+use super::actor::{Actor, Up};
 use super::command::Birth;
-use super::standby::blocking;
+use super::context::RESUME_DEADLINE;
+use super::standby::{blocking, not_resumed};
+use super::warm::{WarmFork, WarmVm};
+use super::{OpError, identity};
 
 impl Actor {
     /// Brings a recorded fork that owns its bytes to its target. A fork that cannot be
@@ -23,7 +25,10 @@ impl Actor {
         let image = self.record.memory.image_id.clone();
         match (birth.target, birth.ram, image) {
             (Target::Running, Some(ram), Some(image)) => {
-                self.wake(&image, ram, true).await?;
+                match birth.warm {
+                    Some(warm) => self.take_over(warm).await?,
+                    None => self.wake(&image, ram, true).await?,
+                }
                 self.record_awake(image).await
             }
             (Target::Running, _, _) => {
@@ -51,6 +56,23 @@ impl Actor {
                 .await
             }
         }
+    }
+
+    /// Becomes the machine that was prepared: all it lacks is an identity.
+    async fn take_over(&mut self, warm: WarmFork) -> Result<(), OpError> {
+        let WarmVm { vm, link, events } = warm.machine().await?;
+        crate::metrics::warm_fork("taken");
+        self.vm = Some(vm);
+        self.look().await;
+        self.show_busy();
+        let image_record = self.image_record().await?;
+        let identity = identity::identity(&self.record, &image_record, true);
+        let has_hook = identity.post_fork.is_some();
+        link.resume(identity, RESUME_DEADLINE)
+            .await
+            .map_err(|error| not_resumed(error, has_hook))?;
+        self.take_guest(Up { link, events });
+        Ok(())
     }
 
     /// A fork that sleeps has nothing but its links: they must be there after a power cut.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guest::{GuestEvent, GuestPhase, Link, StartSpec};
-use hypervisor::{ExitReason, KernelFiles, LaunchPlan, LogFiles, MachineSpec, Vm, VmStatus};
+use hypervisor::{ExitReason, KernelFiles, LaunchPlan, MachineSpec, Vm, VmStatus};
 use model::{ExitInfo, GuestFact, Intent, VmmFact};
 use tracing::{info, warn};
 
@@ -12,7 +12,6 @@ use super::actor::{Actor, Up};
 use super::command::StartOverrides;
 use super::context::{BOOT_DEADLINE, RESUME_DEADLINE};
 use super::identity;
-use super::layout::LogSource;
 use super::{OpError, chain, disk};
 use crate::store::{ImageRecord, StoreError};
 
@@ -59,7 +58,7 @@ impl Actor {
 
     async fn boot(&mut self) -> Result<(), OpError> {
         let image = self.image_record().await?;
-        let plan = self.launch_plan(&image)?;
+        let plan = self.launch_plan()?;
         let vm = self.ctx.driver.launch(plan).await?;
         self.vm = Some(vm);
         self.look().await;
@@ -76,7 +75,7 @@ impl Actor {
         Ok(())
     }
 
-    fn launch_plan(&self, image: &ImageRecord) -> Result<LaunchPlan, OpError> {
+    fn launch_plan(&self) -> Result<LaunchPlan, OpError> {
         let boot = self.ctx.boot.as_ref().ok_or_else(|| {
             OpError::HostNotReady("no guest kernel is installed; run: coppice setup".to_owned())
         })?;
@@ -89,9 +88,9 @@ impl Actor {
                 initrd: boot.initrd.clone(),
                 cmdline_extra: String::new(),
             },
-            root: self.root_disk(image)?,
+            root: self.ctx.root_disk(&self.record.spec)?,
             disk: disk::chain(&self.dir)?,
-            logs: self.log_files(),
+            logs: self.dir.log_files(),
         })
     }
 
@@ -100,23 +99,6 @@ impl Actor {
             vcpus: self.record.spec.vcpus,
             ram_bytes: self.record.spec.size.bytes(),
         }
-    }
-
-    pub(super) fn log_files(&self) -> LogFiles {
-        LogFiles {
-            vmm: self.dir.log(LogSource::Vmm),
-            console: self.dir.log(LogSource::Console),
-            app: self.dir.log(LogSource::App),
-        }
-    }
-
-    pub(super) fn root_disk(&self, image: &ImageRecord) -> Result<std::path::PathBuf, OpError> {
-        image
-            .digest
-            .parse()
-            .ok()
-            .and_then(|digest| self.ctx.images.rootfs(&digest))
-            .ok_or_else(|| OpError::NoImage(self.record.spec.image.clone()))
     }
 
     pub(super) async fn image_record(&self) -> Result<ImageRecord, OpError> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 use super::OpError;
+use super::warm::WarmFork;
 
 /// Most requests that may wait for one instance; further ones are told to come back.
 pub(super) const MAILBOX: usize = 64;
@@ -75,6 +76,8 @@ pub(super) enum Command {
     BecomeFork(Birth),
     /// Change the record.
     Update(Patch),
+    /// End the forks that were prepared ahead.
+    DropWarm,
     /// Go away; politely if `graceful`.
     Delete {
         /// Ask the program to end first.
@@ -83,12 +86,14 @@ pub(super) enum Command {
 }
 
 /// How a fork comes to life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Birth {
     /// How its RAM uses the image; none = there is no memory, only a disk.
     pub ram: Option<hypervisor::RamUse>,
     /// Where it is brought.
     pub target: Target,
+    /// The machine that was prepared for it.
+    pub warm: Option<WarmFork>,
 }
 
 /// A fork that is recorded and owns its bytes, or why it could not be made.
@@ -146,6 +151,7 @@ impl Command {
             Self::Fork(_) => "fork",
             Self::BecomeFork(_) => "become-fork",
             Self::Update(_) => "update",
+            Self::DropWarm => "drop-warm",
             Self::Delete { .. } => "delete",
         }
     }

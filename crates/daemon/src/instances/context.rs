@@ -7,9 +7,11 @@ use std::time::Duration;
 use hypervisor::Driver;
 use images::ImageStore;
 use memory::Verified;
-use model::UnixMillis;
+use model::{InstanceSpec, UnixMillis};
 
+use super::OpError;
 use super::layout::Layout;
+use super::warm::WarmPolicy;
 use crate::store::Store;
 
 /// How long a guest may take from power-on to its program's start. Emulated
@@ -54,6 +56,19 @@ pub struct Context {
     pub boot: Option<BootFiles>,
     /// Forks and restores that may be started at one time.
     pub starts: tokio::sync::Semaphore,
+    /// Forks that are prepared ahead.
+    pub warm: WarmPolicy,
     /// The wall clock.
     pub now: fn() -> UnixMillis,
+}
+
+impl Context {
+    /// The read-only root disk of an instance.
+    pub(super) fn root_disk(&self, spec: &InstanceSpec) -> Result<PathBuf, OpError> {
+        spec.image_digest
+            .parse()
+            .ok()
+            .and_then(|digest| self.images.rootfs(&digest))
+            .ok_or_else(|| OpError::NoImage(spec.image.clone()))
+    }
 }

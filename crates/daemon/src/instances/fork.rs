@@ -5,6 +5,8 @@
 //! When the turn ends every fork owns what it needs; nothing the source does later can
 //! take it away. The forks then come to life in actors of their own, side by side.
 
+use std::collections::VecDeque;
+
 use hypervisor::RamUse;
 use memory::{How, Image};
 use model::{
@@ -17,6 +19,7 @@ use super::actor::Actor;
 use super::command::{Birth, ForkOrder, ForkSlot, MadeForks};
 use super::layout::InstanceDir;
 use super::standby::{blocking, blocking_op};
+use super::warm::WarmFork;
 use super::{OpError, chain, disk};
 use crate::entropy;
 use crate::store::{ForkRow, StoreError};
@@ -31,6 +34,8 @@ impl Actor {
         if !self.record.template {
             // Only templates keep their memory loaded, and this did not become one.
             self.hold = None;
+        } else if plan.target == Target::Running {
+            self.refill_warm();
         }
         Ok(MadeForks {
             slots: slots?,
@@ -130,26 +135,46 @@ impl Actor {
         names: Vec<Name>,
         image: Option<ImageId>,
     ) -> Result<Vec<ForkSlot>, OpError> {
-        let rows = self
-            .record_forks(order, plan, names, image.as_ref())
-            .await?;
+        let mut warm = match (plan.mode, plan.target) {
+            (ForkMode::Share { .. }, Target::Running) => self.take_warm(names.len()).await,
+            _ => VecDeque::new(),
+        };
+        let ids: Vec<InstanceId> = warm.iter().map(|fork| fork.id.clone()).collect();
+        let rows = match self
+            .record_forks(order, plan, names, ids, image.as_ref())
+            .await
+        {
+            Ok(rows) => rows,
+            Err(error) => {
+                warm.into_iter().for_each(|fork| self.return_warm(fork));
+                return Err(error);
+            }
+        };
+        let mut given = Vec::with_capacity(rows.len());
+        for row in rows {
+            match (warm.pop_front(), &row.refused) {
+                (Some(fork), Some(_)) => {
+                    self.return_warm(fork);
+                    given.push((row, None));
+                }
+                (fork, _) => given.push((row, fork)),
+            }
+        }
         let source = self.dir.clone();
         let layout = self.ctx.layout.clone();
-        let birth = birth(plan);
         let slots = blocking_op(move || {
-            Ok(rows
-                .into_iter()
-                .map(|row| {
-                    let dir = layout.instance(&row.record.id);
-                    let name = row.record.name.clone();
-                    let made = match row.refused {
-                        Some(error) => Err(error.into()),
-                        None => hand_over(&source, image.as_ref(), &dir, plan.target)
-                            .map(|()| (row.record.clone(), birth)),
-                    };
-                    (row.record, ForkSlot { name, made })
-                })
-                .collect::<Vec<_>>())
+            let give = |(row, warm): (ForkRow, Option<WarmFork>)| {
+                let dir = layout.instance(&row.record.id);
+                let name = row.record.name.clone();
+                let handed = match (row.refused, &warm) {
+                    (Some(error), _) => Err(error.into()),
+                    (None, Some(_)) => Ok(()),
+                    (None, None) => hand_over(&source, image.as_ref(), &dir, plan.target),
+                };
+                let made = handed.map(|()| (row.record.clone(), birth(plan, warm)));
+                (row.record, ForkSlot { name, made })
+            };
+            Ok(given.into_iter().map(give).collect::<Vec<_>>())
         })
         .await?;
         let mut answer = Vec::with_capacity(slots.len());
@@ -168,6 +193,7 @@ impl Actor {
         order: &ForkOrder,
         plan: ForkPlan,
         names: Vec<Name>,
+        warm: Vec<InstanceId>,
         image: Option<&ImageId>,
     ) -> Result<Vec<ForkRow>, OpError> {
         let now = (self.ctx.now)();
@@ -177,10 +203,13 @@ impl Actor {
         heir_of.spec.size = self.record.spec.size;
         heir_of.spec.vcpus = self.record.spec.vcpus;
         heir_of.spec.overlay_size = self.record.spec.overlay_size;
+        let ids = warm
+            .into_iter()
+            .chain(std::iter::repeat_with(entropy::instance_id));
         let records = names
             .into_iter()
-            .map(|name| {
-                let id = entropy::instance_id();
+            .zip(ids)
+            .map(|(name, id)| {
                 let memory = memory_of(plan, image);
                 let mut record = inherit(&heir_of, id, name, parent.clone(), memory, now);
                 record.spec.env.extend(order.env.clone());
@@ -255,7 +284,7 @@ fn memory_of(plan: ForkPlan, image: Option<&ImageId>) -> MemoryOrigin {
     }
 }
 
-fn birth(plan: ForkPlan) -> Birth {
+fn birth(plan: ForkPlan, warm: Option<WarmFork>) -> Birth {
     let ram = match (plan.mode, plan.target) {
         (_, Target::Stopped) | (ForkMode::Disk, _) => None,
         (ForkMode::Share { .. }, _) => Some(RamUse::Fork),
@@ -265,11 +294,12 @@ fn birth(plan: ForkPlan) -> Birth {
     Birth {
         ram,
         target: plan.target,
+        warm,
     }
 }
 
 /// Gives a fork its own links to the bytes it is made of.
-fn hand_over(
+pub(super) fn hand_over(
     source: &InstanceDir,
     image: Option<&ImageId>,
     dir: &InstanceDir,

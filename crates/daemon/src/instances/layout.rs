@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use hypervisor::LogFiles;
 use model::{ImageId, InstanceId};
 
 /// The data directory.
@@ -112,6 +113,16 @@ impl InstanceDir {
     #[must_use]
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
+    }
+
+    /// The logs that the VMM writes.
+    #[must_use]
+    pub fn log_files(&self) -> LogFiles {
+        LogFiles {
+            vmm: self.log(LogSource::Vmm),
+            console: self.log(LogSource::Console),
+            app: self.log(LogSource::App),
+        }
     }
 
     /// All memory images that the instance has a hand on.

@@ -25,6 +25,8 @@ mod sweep;
 mod template;
 mod update;
 mod view;
+mod waiting;
+mod warm;
 
 pub use command::{ForkOrder, ForkResult, Patch, StartOverrides};
 pub use context::{BootFiles, Context};
@@ -34,3 +36,4 @@ pub use published::Published;
 pub use registry::Instances;
 pub use sweep::Swept;
 pub use view::{Listed, View, WaitOutcome};
+pub use warm::WarmPolicy;

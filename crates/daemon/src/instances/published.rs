@@ -28,4 +28,6 @@ pub struct Published {
     pub vm: Option<Arc<dyn Vm>>,
     /// Bytes of template memory that are held loaded for forks.
     pub held_bytes: u64,
+    /// VMs of forks that are prepared ahead.
+    pub warm: Vec<Arc<dyn Vm>>,
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt as _, stream};
-use model::{InstanceId, InstanceRecord};
+use model::{InstanceId, InstanceRecord, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
@@ -178,6 +178,17 @@ impl Instances {
     /// Removes the template mark.
     pub async fn demote(&self, id: &InstanceId) -> Result<(), OpError> {
         self.call(id, Command::Demote).await.map(drop)
+    }
+
+    /// Ends the forks that are prepared ahead, before the daemon stops: the next one
+    /// could not know them. A template that is busy is left to the next start.
+    pub async fn drop_warm(&self) {
+        let handles: Vec<Handle> = self.actors().values().cloned().collect();
+        let pools = handles
+            .iter()
+            .filter(|handle| handle.published.borrow().state == State::Template)
+            .map(|handle| send(handle, Command::DropWarm));
+        futures::future::join_all(pools).await;
     }
 
     /// Changes a record.

@@ -2,13 +2,15 @@
 
 use hypervisor::{RamUse, RestorePlan, Vm, Wake};
 use memory::{Draft, How, Image, ManifestFacts, NewDisk};
-use model::{ImageId, Intent, MemoryMode, VmmFact};
+use model::{ImageId, InstanceId, Intent, MemoryMode, VmmFact};
 use protocol::Identity;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::warn;
 
 use super::actor::{Actor, Up};
-use super::context::{QUIESCE_DEADLINE, RESUME_DEADLINE, THAW_DEADLINE};
+use super::context::{Context, QUIESCE_DEADLINE, RESUME_DEADLINE, THAW_DEADLINE};
+use super::layout::InstanceDir;
 use super::{OpError, chain, disk, identity};
 use crate::entropy;
 
@@ -235,26 +237,14 @@ impl Actor {
         let ctx = Arc::clone(&self.ctx);
         let permit = ctx.starts.acquire().await;
         let image_record = self.image_record().await?;
-        let root = self.root_disk(&image_record)?;
-        let dir = self.dir.clone();
-        let image_dir = self.dir.image(image);
-        let (image_dir, disk) = blocking_op(move || {
-            let image = Image::open(&image_dir)?;
-            disk::from_image(&dir, &image)?;
-            Ok((image_dir, disk::chain(&dir)?))
-        })
-        .await?;
-        let plan = RestorePlan {
-            name: self.id.to_string(),
-            run_dir: self.dir.run(),
-            image_dir,
-            root,
-            disk,
-            logs: self.log_files(),
+        let restoring = Restoring {
+            id: self.id.clone(),
+            dir: self.dir.clone(),
+            image: image.clone(),
+            root: ctx.root_disk(&self.record.spec)?,
             ram,
-            wake: Wake::Running,
         };
-        let vm = self.ctx.driver.restore(plan).await?;
+        let vm = restoring.restore(&ctx).await?;
         self.vm = Some(Arc::clone(&vm));
         self.vmm = VmmFact::Paused;
         self.show_busy();
@@ -267,16 +257,56 @@ impl Actor {
     }
 }
 
+/// What a machine is restored from.
+pub(super) struct Restoring {
+    pub id: InstanceId,
+    /// Its directory, which holds the image.
+    pub dir: InstanceDir,
+    pub image: ImageId,
+    pub root: PathBuf,
+    pub ram: RamUse,
+}
+
+impl Restoring {
+    /// Makes the disk chain and starts the VMM on the image.
+    pub(super) async fn restore(self, ctx: &Context) -> Result<Arc<dyn Vm>, OpError> {
+        let dir = self.dir.clone();
+        let image_dir = self.dir.image(&self.image);
+        let (image_dir, disk) = blocking_op(move || {
+            let image = Image::open(&image_dir)?;
+            disk::from_image(&dir, &image)?;
+            Ok((image_dir, disk::chain(&dir)?))
+        })
+        .await?;
+        let plan = RestorePlan {
+            name: self.id.to_string(),
+            run_dir: self.dir.run(),
+            image_dir,
+            root: self.root,
+            disk,
+            logs: self.dir.log_files(),
+            ram: self.ram,
+            wake: Wake::Running,
+        };
+        Ok(ctx.driver.restore(plan).await?)
+    }
+}
+
 /// One round trip: connect, take the identity, answer "ready".
 pub(super) async fn resume_guest(vm: &Arc<dyn Vm>, identity: Identity) -> Result<Up, OpError> {
     let has_hook = identity.post_fork.is_some();
     let stream = vm.dial(RESUME_DEADLINE).await?;
-    match guest::Link::connect_and_resume(stream, identity, RESUME_DEADLINE).await {
-        Ok((link, events, _report)) => Ok(Up { link, events }),
-        Err(error) if has_hook && error.failure().is_some() => {
-            Err(OpError::PostFork(chain(&error)))
-        }
-        Err(error) => Err(error.into()),
+    let resumed = guest::Link::connect_and_resume(stream, identity, RESUME_DEADLINE).await;
+    let (link, events, _report) = resumed.map_err(|error| not_resumed(error, has_hook))?;
+    Ok(Up { link, events })
+}
+
+/// Why a guest did not become the machine it was told to be.
+pub(super) fn not_resumed(error: guest::LinkError, has_hook: bool) -> OpError {
+    if has_hook && error.failure().is_some() {
+        OpError::PostFork(chain(&error))
+    } else {
+        error.into()
     }
 }
 

@@ -165,6 +165,7 @@ impl Actor {
             ));
         }
         self.end_vm().await?;
+        self.drop_warm().await;
         self.hold = None;
         let root = self.dir.root().to_owned();
         tokio::task::spawn_blocking(move || disk::remove_tree(&root))

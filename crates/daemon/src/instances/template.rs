@@ -37,6 +37,7 @@ impl Actor {
             Ok(())
         })
         .await?;
+        self.drop_warm().await;
         self.hold = None;
         Ok(())
     }

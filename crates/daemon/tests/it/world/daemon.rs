@@ -136,6 +136,7 @@ fn context(world: &World) -> Arc<Context> {
             initrd: world.boot_file("initrd"),
         }),
         starts: tokio::sync::Semaphore::new(4),
+        warm: world.warm,
         now,
     })
 }

@@ -15,8 +15,9 @@ mod verbs;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ::daemon::instances::Layout;
+use ::daemon::instances::{Layout, WarmPolicy};
 use ::daemon::store::{ImageRecord, Store};
 use hypervisor::fake::FakeHost;
 use model::UnixMillis;
@@ -27,6 +28,7 @@ pub(crate) use gate::{Gate, When};
 pub(crate) use http::{Answer, request};
 pub(crate) use look::names;
 pub(crate) use machines::{Machines, Pretence};
+pub(crate) use verbs::PATIENCE;
 
 /// Name of the image that every world has.
 pub(crate) const IMAGE: &str = "docker.io/library/plain:latest";
@@ -48,6 +50,8 @@ pub(crate) struct World {
     pub(crate) host: FakeHost,
     pub(crate) machines: Arc<Machines>,
     pub(crate) gate: Arc<Gate>,
+    /// What the daemons of this host prepare ahead.
+    pub(crate) warm: WarmPolicy,
     /// The records as they are on disk, beside the daemon.
     pub(crate) records: Arc<Store>,
     daemon: Option<Daemon>,
@@ -57,6 +61,14 @@ impl World {
     /// A fresh host with a running daemon.
     pub(crate) async fn new() -> Self {
         let mut world = Self::without_daemon();
+        world.start_daemon().await;
+        world
+    }
+
+    /// As [`World::new`], with forks prepared ahead.
+    pub(crate) async fn with_warm_forks(forks: usize, idle: Duration) -> Self {
+        let mut world = Self::without_daemon();
+        world.warm = WarmPolicy { forks, idle };
         world.start_daemon().await;
         world
     }
@@ -83,6 +95,10 @@ impl World {
             host: FakeHost::new(),
             machines: Arc::default(),
             gate: Arc::default(),
+            warm: WarmPolicy {
+                forks: 0,
+                idle: Duration::from_secs(300),
+            },
             records,
             daemon: None,
         }
