@@ -306,7 +306,8 @@ impl Sapling {
     }
 }
 
-/// Reaches the agent.
+/// Reaches the agent and lets it go through the motions of a command once: under
+/// emulation the first time costs several times what the later ones do.
 async fn greet(vm: &Arc<dyn Vm>) -> Result<(Link, Events), OpError> {
     let stream = vm.dial(RESUME_DEADLINE).await?;
     let (link, events) = Link::connect(stream, RESUME_DEADLINE).await?;
@@ -317,5 +318,6 @@ async fn greet(vm: &Arc<dyn Vm>) -> Result<(Link, Events), OpError> {
             "the programs in the template's memory image do not stand still".to_owned(),
         ));
     }
+    link.rehearse(RESUME_DEADLINE).await?;
     Ok((link, events))
 }
