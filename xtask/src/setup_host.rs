@@ -12,7 +12,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 8] = [
     Need {
         program: "qemu-system-x86_64",
         package: "qemu-system-x86",
@@ -33,6 +33,16 @@ const NEEDS: [Need; 6] = [
     Need {
         program: "dpkg-deb",
         package: "dpkg",
+    },
+    // The table of the instances' network is loaded with it.
+    Need {
+        program: "nft",
+        package: "nftables",
+    },
+    // Tests of the network look at it with the tools an operator has.
+    Need {
+        program: "ip",
+        package: "iproute2",
     },
     // SQLite is compiled from C, and the agent is linked with the static C library.
     Need {
