@@ -1,11 +1,12 @@
 //! What a fork takes from its source, and what it never does (specification §3.6).
 
 use crate::{
-    InstanceId, InstanceRecord, Intent, MemoryOrigin, Name, PhaseClock, State, UnixMillis,
+    InstanceId, InstanceRecord, InstanceSpec, Intent, MemoryOrigin, Name, PhaseClock, State,
+    UnixMillis,
 };
 
 /// The record of a new fork: image, env, tags, sizes and policies are the source's;
-/// template mark, parent link, expiry, exit info and phases are not. `parent` is the
+/// template mark, parent link, expiry, exit info, phases, address and published ports are not. `parent` is the
 /// template whose memory it shares, if any.
 #[must_use]
 pub fn inherit(
@@ -19,12 +20,16 @@ pub fn inherit(
     InstanceRecord {
         id,
         name,
-        spec: source.spec.clone(),
+        spec: InstanceSpec {
+            network: source.spec.network.inherited(),
+            ..source.spec.clone()
+        },
         parent,
         template: false,
         standby: None,
         base: None,
         memory,
+        lease: None,
         intent: Some(Intent::BecomeFork),
         exit: None,
         created_at: now,

@@ -11,6 +11,7 @@ mod fork;
 mod id;
 mod inherit;
 mod name;
+pub mod network;
 mod phase;
 mod record;
 mod recover;
@@ -27,6 +28,7 @@ pub use fork::{ForkAsk, ForkMode, ForkPlan, MAX_FORKS, Target, check_fork, fork_
 pub use id::{IdError, ImageId, InstanceId};
 pub use inherit::inherit;
 pub use name::{Name, NameError};
+pub use network::{NetworkLease, NetworkSpec};
 pub use phase::PhaseClock;
 pub use record::{ExitInfo, InstanceRecord, Intent, MemoryMode, MemoryOrigin, UnixMillis};
 pub use recover::{Repair, Survivor, repair};

@@ -1,6 +1,6 @@
 //! What is kept of an instance on disk: facts and intents, never a state.
 
-use crate::{ImageId, InstanceId, InstanceSpec, Name, PhaseClock};
+use crate::{ImageId, InstanceId, InstanceSpec, Name, NetworkLease, PhaseClock};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(
@@ -108,6 +108,9 @@ pub struct InstanceRecord {
     pub base: Option<ImageId>,
     /// Where its RAM came from.
     pub memory: MemoryOrigin,
+    /// Its place on the network, while it has a VMM.
+    #[serde(default)]
+    pub lease: Option<NetworkLease>,
     /// The operation under way.
     pub intent: Option<Intent>,
     /// How its program ended, since the last start.

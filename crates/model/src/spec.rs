@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{ByteSize, Tags};
+use crate::{ByteSize, NetworkSpec, Tags};
 
 /// A command that runs inside each new fork before it is announced `Running`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -44,4 +44,7 @@ pub struct InstanceSpec {
     pub cmd: Option<Vec<String>>,
     /// Runs in each new fork.
     pub post_fork: Option<PostFork>,
+    /// How it is connected; older records have none.
+    #[serde(default)]
+    pub network: NetworkSpec,
 }

@@ -11,7 +11,6 @@ pub mod guest;
 mod host;
 mod lease;
 pub mod plan;
-mod policy;
 mod pool;
 
 #[cfg(feature = "fake")]
@@ -21,5 +20,7 @@ pub use config::{BadMark, Config, Mark};
 pub use error::{Lack, NetworkError};
 pub use host::{Held, Leftover, LeftoverKind, Network, Opened, Traffic, Usage};
 pub use lease::{Lease, Slot};
-pub use policy::{BadPolicy, Bandwidth, Egress, Policy, PortKey, Protocol, Publish, Service};
+pub use model::network::{
+    BadPolicy, Bandwidth, Egress, Policy, PortKey, Protocol, Publish, Service,
+};
 pub use pool::{BadPool, Pool};

@@ -55,7 +55,7 @@ const ARROWS: [Arrows; 12] = [
     },
     Arrows {
         crate_name: "network",
-        always: &[],
+        always: &["model"],
         for_tests: &[],
     },
     Arrows {

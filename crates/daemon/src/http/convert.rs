@@ -9,8 +9,8 @@ use api::instances::{
     InstanceState, MemoryMode, PostFork, UpdateInstanceRequest,
 };
 use model::{
-    ByteSize, ForkAsk, InstanceSpec, Name, State, Tags, Target, UnixMillis, check_fork, check_tags,
-    parse_duration,
+    ByteSize, ForkAsk, InstanceSpec, Name, NetworkSpec, State, Tags, Target, UnixMillis,
+    check_fork, check_tags, parse_duration,
 };
 use time::OffsetDateTime;
 
@@ -118,6 +118,7 @@ pub(crate) fn spec(
         entrypoint: request.entrypoint,
         cmd: request.cmd,
         post_fork: request.post_fork.map(hook).transpose()?,
+        network: NetworkSpec::default(),
     })
 }
 

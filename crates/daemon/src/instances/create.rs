@@ -32,6 +32,7 @@ impl Instances {
             standby: None,
             base: None,
             memory: MemoryOrigin::booted(),
+            lease: None,
             intent: Some(Intent::Boot),
             exit: None,
             created_at: now,

@@ -1,4 +1,4 @@
-//! What a machine may do on the network.
+//! What a machine may do on the network, as it was asked for.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,6 +6,52 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+
+use crate::Tags;
+
+/// Whether and how an instance is connected.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkSpec {
+    /// It has a network device. Fixed when the instance is made: memory fits only a machine with the same devices.
+    pub enabled: bool,
+    /// What it may do. Its group is none here: that is a tag ([`NetworkSpec::policy_in`]).
+    pub policy: Policy,
+}
+
+/// The tag whose value names the group of an instance: members reach each other.
+pub const GROUP_TAG: &str = "network";
+
+impl NetworkSpec {
+    /// The policy of an instance with these tags.
+    #[must_use]
+    pub fn policy_in(&self, tags: &Tags) -> Policy {
+        Policy {
+            group: tags
+                .get(GROUP_TAG)
+                .filter(|group| !group.is_empty())
+                .cloned(),
+            ..self.policy.clone()
+        }
+    }
+
+    /// What a fork takes over: everything but the host's ports, which only one can have.
+    #[must_use]
+    pub fn inherited(&self) -> Self {
+        let mut heir = self.clone();
+        heir.policy.publish.clear();
+        heir
+    }
+}
+
+/// A machine's place on the network while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkLease {
+    /// Number of its slot.
+    pub slot: u32,
+    /// Address under which it is reached.
+    pub address: Ipv4Addr,
+}
 
 /// Policy of one slot. The default reaches the internet, and neither other machines nor private networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

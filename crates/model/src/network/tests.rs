@@ -99,3 +99,17 @@ fn a_policy_survives_its_record() {
         Policy::default()
     );
 }
+
+#[test]
+fn a_tag_names_the_group_and_forks_inherit_no_ports() {
+    let spec = NetworkSpec {
+        enabled: true,
+        policy: publishing(vec![port(None, 80)]),
+    };
+    let tagged = |value: &str| Tags::from([(GROUP_TAG.to_owned(), value.to_owned())]);
+    assert_eq!(spec.policy_in(&tagged("web")).group.as_deref(), Some("web"));
+    assert_eq!(spec.policy_in(&tagged("")).group, None);
+    assert_eq!(spec.policy_in(&Tags::new()), spec.policy);
+    let heir = spec.inherited();
+    assert!(heir.enabled && heir.policy.publish.is_empty());
+}
