@@ -68,10 +68,10 @@ pub(crate) fn instances(count: impl Fn(State) -> u64) {
 }
 
 /// A request was answered.
-pub(crate) fn request(method: String, path: String, status: u16, took: Duration) {
+pub(crate) fn request(method: &'static str, path: String, status: u16, took: Duration) {
     counter!(
         "coppice_http_requests_total",
-        "method" => method.clone(), "path" => path.clone(), "status" => status.to_string()
+        "method" => method, "path" => path.clone(), "status" => status.to_string()
     )
     .increment(1);
     histogram!("coppice_http_request_seconds", "method" => method, "path" => path)

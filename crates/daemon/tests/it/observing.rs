@@ -57,6 +57,19 @@ async fn metrics_tell_states_operations_and_requests() {
 }
 
 #[tokio::test]
+async fn words_that_clients_make_up_are_no_series() {
+    let world = World::new().await;
+    for method in ["FROBNICATE", "get"] {
+        world.call(method, "/made-up-path", "").await;
+    }
+    let text = world.get("/metrics").await.text;
+    for word in ["FROBNICATE", "\"get\"", "made-up-path"] {
+        assert!(!text.contains(word), "{word} in:\n{text}");
+    }
+    assert!(text.contains(r#"method="other""#), "{text}");
+}
+
+#[tokio::test]
 async fn health_and_capabilities_say_what_is_there() {
     let world = World::new().await;
     assert_eq!(world.get("/health").await.ok()["status"], json!("ok"));
