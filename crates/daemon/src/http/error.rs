@@ -154,7 +154,7 @@ impl From<StoreError> for ApiError {
         let text = chain(&failed);
         match failed {
             StoreError::Refused(refusal) => refusal.into(),
-            StoreError::NotFound => Self::not_found(text),
+            StoreError::NotFound | StoreError::ImageGone(_) => Self::not_found(text),
             StoreError::NameTaken(_) => {
                 Self::new(StatusCode::CONFLICT, codes::NAME_CONFLICT, text).for_good()
             }
@@ -163,7 +163,9 @@ impl From<StoreError> for ApiError {
             }
             // A record that cannot be read will not be readable a second later.
             StoreError::BadRecord { .. } => Self::internal(text).for_good(),
-            StoreError::TooNew { .. } | StoreError::Database(_) => Self::internal(text),
+            StoreError::TooNew { .. } | StoreError::Unprotected(_) | StoreError::Database(_) => {
+                Self::internal(text)
+            }
         }
     }
 }

@@ -17,6 +17,9 @@ pub enum StoreError {
     /// Instances still use the image.
     #[error("{0} instances still use the image; delete them first")]
     ImageInUse(u64),
+    /// The image of a new instance was removed after it had been looked up.
+    #[error("the image {0:?} has just been removed from this host; import it again")]
+    ImageGone(String),
     /// A record is there but cannot be decoded, so nothing that depends on it is allowed.
     #[error("the record of instance {id} cannot be read: {why}")]
     BadRecord {
@@ -33,6 +36,9 @@ pub enum StoreError {
         /// Newest version known.
         known: i64,
     },
+    /// The database could not be made readable for its owner alone.
+    #[error("cannot protect the database")]
+    Unprotected(#[source] std::io::Error),
     /// SQLite failed.
     #[error("the database failed")]
     Database(#[from] rusqlite::Error),

@@ -168,10 +168,14 @@ impl Store {
         })
     }
 
-    /// Instances whose time has come.
+    /// Instances whose time has come. The time of a template with live forks comes when
+    /// the last of them is gone: until then a deletion would only be refused.
     pub fn expired(&self, now: UnixMillis) -> Result<Vec<InstanceId>, StoreError> {
         self.read(|tx| {
-            let mut query = tx.prepare_cached("SELECT id FROM instances WHERE expires_at <= ?1")?;
+            let mut query = tx.prepare_cached(
+                "SELECT id FROM instances i WHERE expires_at <= ?1
+                 AND NOT EXISTS (SELECT 1 FROM instances f WHERE f.parent = i.id)",
+            )?;
             let ids: Vec<String> = query
                 .query_map([now.0], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
@@ -194,6 +198,12 @@ fn insert(tx: &Transaction<'_>, record: &InstanceRecord) -> Result<(), StoreErro
         .exists([record.name.as_str()])?;
     if taken {
         return Err(StoreError::NameTaken(record.name.to_string()));
+    }
+    let has_image = tx
+        .prepare_cached("SELECT 1 FROM images WHERE digest = ?1")?
+        .exists([&record.spec.image_digest])?;
+    if !has_image {
+        return Err(StoreError::ImageGone(record.spec.image.clone()));
     }
     tx.prepare_cached(
         "INSERT INTO instances (id, name, image_digest, parent, expires_at, record)

@@ -14,6 +14,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,6 +38,7 @@ impl Store {
     /// Opens or creates the database at `path` and brings it to the newest version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut writer = Connection::open(path)?;
+        protect(path)?;
         schema::prepare(&mut writer)?;
         let reader = Connection::open(path)?;
         reader.pragma_update(None, "query_only", "ON")?;
@@ -102,6 +104,13 @@ impl Store {
         let tx = connection.transaction()?;
         work(&tx)
     }
+}
+
+/// Records hold the environments of instances, and with them secrets: they are for their
+/// owner alone. SQLite gives the files beside the database the same mode.
+fn protect(path: &Path) -> Result<(), StoreError> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(StoreError::Unprotected)
 }
 
 /// A panic while the lock was held cannot leave a half-made change: the transaction

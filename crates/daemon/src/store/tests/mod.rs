@@ -2,6 +2,7 @@
 
 mod golden;
 mod locks;
+mod rows;
 
 use model::{
     ByteSize, InstanceId, InstanceRecord, InstanceSpec, MemoryOrigin, PhaseClock, State, UnixMillis,
