@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::query::{QueryError, tag_key};
+
 /// An OCI image held by the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Image {
@@ -72,9 +74,27 @@ pub struct CreateImageRequest {
     /// `os/arch[/variant]`; the host's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
-    /// Labels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tags: Option<BTreeMap<String, String>>,
+}
+
+/// Query of `GET /images`; all conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListImagesQuery {
+    /// Only those with these labels, as `tags[key]=value`.
+    #[param(style = DeepObject, explode)]
+    pub tags: BTreeMap<String, String>,
+}
+
+impl ListImagesQuery {
+    /// Reads the part of a URL after the question mark.
+    pub fn parse(query: &str) -> Result<Self, QueryError> {
+        let mut tags = BTreeMap::new();
+        for (parameter, value) in form_urlencoded::parse(query.as_bytes()) {
+            let key = tag_key(&parameter)?;
+            tags.insert(key.to_owned(), value.into_owned());
+        }
+        Ok(Self { tags })
+    }
 }
 
 /// Query of `POST /images/import`, whose body is an OCI layout or a

@@ -11,6 +11,8 @@ pub mod capabilities;
 
 pub mod error;
 
+pub mod query;
+
 pub mod instances;
 
 pub mod exec;

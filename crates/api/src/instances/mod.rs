@@ -18,7 +18,7 @@ mod query;
 
 pub use fork::{ForkManyResponse, ForkOutcome, ForkRequest, ForkResponse, ForkTarget, PostFork};
 pub use guest::{LogSource, LogsQuery, PathInfo, StatQuery};
-pub use query::{DeleteInstanceQuery, ListInstancesQuery, QueryError};
+pub use query::{DeleteInstanceQuery, ListInstancesQuery};
 pub use requests::{
     CreateInstanceRequest, NetworkRequest, StandbyRequest, StartRequest, UpdateInstanceRequest,
 };

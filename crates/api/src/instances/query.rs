@@ -1,7 +1,4 @@
 //! Queries over instances.
-//!
-//! Label filters come as `tags[key]=value`, which serde's form decoding does
-//! not know, so the list query is taken apart here.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use super::InstanceState;
+use crate::query::{QueryError, tag_key};
 
 /// Query of `DELETE /instances/{id}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -35,22 +33,6 @@ pub struct ListInstancesQuery {
     pub tags: BTreeMap<String, String>,
 }
 
-/// A query that does not fit.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum QueryError {
-    /// A parameter that the endpoint does not have.
-    #[error("unknown query parameter {0:?}")]
-    UnknownParameter(String),
-    /// A value that the parameter cannot have.
-    #[error("query parameter {parameter:?} cannot be {value:?}")]
-    InvalidValue {
-        /// Which parameter.
-        parameter: String,
-        /// What was given.
-        value: String,
-    },
-}
-
 impl ListInstancesQuery {
     /// Reads the part of a URL after the question mark.
     pub fn parse(query: &str) -> Result<Self, QueryError> {
@@ -66,8 +48,7 @@ impl ListInstancesQuery {
                 }
                 "fork_of" => parsed.fork_of = Some(value.into_owned()),
                 other => {
-                    let key = tag_key(other)
-                        .ok_or_else(|| QueryError::UnknownParameter(other.to_owned()))?;
+                    let key = tag_key(other)?;
                     parsed.tags.insert(key.to_owned(), value.into_owned());
                 }
             }
@@ -90,10 +71,6 @@ impl ListInstancesQuery {
         }
         query.finish()
     }
-}
-
-fn tag_key(parameter: &str) -> Option<&str> {
-    parameter.strip_prefix("tags[")?.strip_suffix(']')
 }
 
 #[cfg(test)]

@@ -176,6 +176,13 @@ fn tags(tags: Option<Tags>) -> Result<Tags, ApiError> {
     Ok(tags)
 }
 
+/// Whether an object has all the tags that a filter asks for.
+pub(crate) fn has_tags(tags: &Tags, asked: &Tags) -> bool {
+    asked
+        .iter()
+        .all(|(key, value)| tags.get(key) == Some(value))
+}
+
 fn hook(hook: PostFork) -> Result<model::PostFork, ApiError> {
     let timeout = match hook.timeout.as_deref() {
         None => DEFAULT_HOOK_TIMEOUT,

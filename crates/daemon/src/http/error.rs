@@ -176,8 +176,11 @@ impl From<ImagesError> for ApiError {
         match failed {
             ImagesError::Import(error) => error.into(),
             ImagesError::NotFound(_) => Self::not_found(text),
-            ImagesError::BadName(_) => Self::invalid(codes::INVALID_NAME, text),
+            ImagesError::BadName(_) | ImagesError::DigestInName(_) => {
+                Self::invalid(codes::INVALID_NAME, text)
+            }
             ImagesError::Nameless => Self::invalid(codes::INVALID_REQUEST, text),
+            ImagesError::Removed(_) => Self::new(StatusCode::CONFLICT, codes::CONFLICT, text),
             ImagesError::Store(error) => error.into(),
         }
     }

@@ -76,10 +76,7 @@ pub(crate) async fn list(
     instances.retain(|instance| {
         query.state.is_none_or(|state| instance.state == state)
             && (fork_of.is_none() || instance.fork_of_template == fork_of)
-            && query
-                .tags
-                .iter()
-                .all(|(key, value)| instance.tags.get(key) == Some(value))
+            && convert::has_tags(&instance.tags, &query.tags)
     });
     Ok(Json(instances))
 }

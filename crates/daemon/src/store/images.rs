@@ -37,8 +37,13 @@ pub struct ImageRecord {
 }
 
 impl Store {
-    /// Records an image and lets `names` mean it from now on.
-    pub fn put_image(&self, image: &ImageRecord, names: &[String]) -> Result<(), StoreError> {
+    /// Records an image and lets `names` mean it from now on. Answers the digests of
+    /// images that went, because the names were their last and no instance uses them.
+    pub fn put_image(
+        &self,
+        image: &ImageRecord,
+        names: &[String],
+    ) -> Result<Vec<String>, StoreError> {
         let text = serde_json::to_string(image).map_err(|error| bad(&image.digest, &error))?;
         self.write(|tx| {
             tx.execute(
@@ -53,8 +58,14 @@ impl Store {
                     params![name, image.digest],
                 )?;
             }
-            Ok(())
+            drop_nameless(tx)
         })
+    }
+
+    /// Removes images that have no name and that no instance uses: their names have
+    /// moved on to other images. Answers their digests.
+    pub fn drop_nameless_images(&self) -> Result<Vec<String>, StoreError> {
+        self.write(drop_nameless)
     }
 
     /// The image with this digest.
@@ -76,12 +87,12 @@ impl Store {
         })
     }
 
-    /// Every name with its image, by name.
+    /// Every name with its image, by name. An image without a name goes by its digest.
     pub fn images(&self) -> Result<Vec<(String, ImageRecord)>, StoreError> {
         self.read(|tx| {
             let mut query = tx.prepare_cached(
-                "SELECT n.name, i.digest, i.record FROM image_names n
-                 JOIN images i ON i.digest = n.digest ORDER BY n.name",
+                "SELECT coalesce(n.name, i.digest) AS name, i.digest, i.record FROM images i
+                 LEFT JOIN image_names n ON n.digest = i.digest ORDER BY name",
             )?;
             let rows = query.query_map([], |row| {
                 Ok((
@@ -127,18 +138,45 @@ impl Store {
             if named > 0 {
                 return Ok(None);
             }
-            let used: i64 = tx.query_row(
-                "SELECT count(*) FROM instances WHERE image_digest = ?1",
-                [&digest],
-                |row| row.get(0),
-            )?;
-            if used > 0 {
-                return Err(StoreError::ImageInUse(used.unsigned_abs()));
-            }
-            tx.execute("DELETE FROM images WHERE digest = ?1", [&digest])?;
+            remove_unused(tx, &digest)?;
             Ok(Some(digest))
         })
     }
+
+    /// Removes an image with all its names. Refused while instances use it.
+    pub fn remove_image(&self, digest: &str) -> Result<(), StoreError> {
+        self.write(|tx| {
+            if image(tx, digest)?.is_none() {
+                return Err(StoreError::NotFound);
+            }
+            remove_unused(tx, digest)
+        })
+    }
+}
+
+fn remove_unused(tx: &Transaction<'_>, digest: &str) -> Result<(), StoreError> {
+    let used: i64 = tx.query_row(
+        "SELECT count(*) FROM instances WHERE image_digest = ?1",
+        [digest],
+        |row| row.get(0),
+    )?;
+    if used > 0 {
+        return Err(StoreError::ImageInUse(used.unsigned_abs()));
+    }
+    // Names go with it, by their foreign key.
+    tx.execute("DELETE FROM images WHERE digest = ?1", [digest])?;
+    Ok(())
+}
+
+fn drop_nameless(tx: &Transaction<'_>) -> Result<Vec<String>, StoreError> {
+    let mut query = tx.prepare_cached(
+        "DELETE FROM images
+         WHERE NOT EXISTS (SELECT 1 FROM image_names n WHERE n.digest = images.digest)
+           AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.image_digest = images.digest)
+         RETURNING digest",
+    )?;
+    let rows = query.query_map([], |row| row.get(0))?;
+    rows.map(|row| row.map_err(StoreError::from)).collect()
 }
 
 fn image(tx: &Transaction<'_>, digest: &str) -> Result<Option<ImageRecord>, StoreError> {

@@ -16,6 +16,7 @@ mod faults;
 mod forks;
 mod guests;
 mod images;
+mod imports;
 mod lifecycle;
 mod locks;
 mod observing;

@@ -1,6 +1,7 @@
 //! The records: what holds whatever is asked in whatever order.
 
 mod golden;
+mod images;
 mod locks;
 mod rows;
 
@@ -21,8 +22,12 @@ pub(super) fn store() -> (tempfile::TempDir, Store) {
 }
 
 pub(super) fn image() -> ImageRecord {
+    image_of(DIGEST)
+}
+
+pub(super) fn image_of(digest: &str) -> ImageRecord {
     ImageRecord {
-        digest: DIGEST.to_owned(),
+        digest: digest.to_owned(),
         platform: "linux/amd64".to_owned(),
         size_bytes: 1,
         rootfs_sha256: String::new(),
