@@ -6,6 +6,7 @@
 
 mod driver;
 mod error;
+mod nic;
 mod plan;
 mod process;
 
@@ -25,6 +26,7 @@ pub use driver::{
 };
 pub use error::VmmError;
 pub use launch::launch_main;
+pub use nic::Nic;
 pub use plan::{
     DiskFile, DiskFormat, KernelFiles, LaunchPlan, LogFiles, MachineSpec, RamUse, RestorePlan, Wake,
 };

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 pub use memory::DiskFormat;
 
+use crate::Nic;
+
 /// Size of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineSpec {
@@ -61,6 +63,8 @@ pub struct LaunchPlan {
     pub disk: Vec<DiskFile>,
     /// Logs.
     pub logs: LogFiles,
+    /// Its network card, if it has one.
+    pub nic: Option<Nic>,
 }
 
 /// What a restored machine does with the image's RAM.
@@ -100,6 +104,8 @@ pub struct RestorePlan {
     pub disk: Vec<DiskFile>,
     /// Logs.
     pub logs: LogFiles,
+    /// Its network card: with the address it had when the image was taken, or none if it had none then.
+    pub nic: Option<Nic>,
     /// What happens with the image's RAM.
     pub ram: RamUse,
     /// State afterwards.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use hypervisor::conformance::{Ask, Scenario, Subject};
 use hypervisor::fake::{FakeDriver, FakeHost, Operation};
-use hypervisor::{Driver, KernelFiles, Vm};
+use hypervisor::{Driver, KernelFiles, Nic, Vm};
 use memory::{Loader, Verified};
 use support::notebook;
 use tempfile::TempDir;
@@ -97,6 +97,14 @@ impl Subject for Fake {
         notebook::ask(vm, question).await
     }
 
+    fn nic(&self) -> Option<Nic> {
+        Some(Nic {
+            netns: "/run/netns/fake".into(),
+            tap: "tap0".into(),
+            mac: [2, 0, 0, 0, 0, 1],
+        })
+    }
+
     fn most_diff_bytes(&self) -> u64 {
         64 << 10
     }
@@ -132,6 +140,7 @@ scenarios! {
     chain => Chain,
     copied_fork => CopiedFork,
     mismatch_refused => MismatchRefused,
+    nic_must_fit => NicMustFit,
     damage_refused => DamageRefused,
     failure_leaves_nothing => FailureLeavesNothing,
 }

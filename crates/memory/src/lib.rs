@@ -30,8 +30,8 @@ pub use image::{Image, Owned};
 pub use layer::{LayerStats, PageSource};
 pub use loader::{LoadedRam, Loader, RamKey};
 pub use manifest::{
-    DiskFormat, DiskRecord, FORMAT_VERSION, LayerRecord, MachineFacts, Manifest, RootRecord,
-    StateRecord, VmmFacts,
+    DiskFormat, DiskRecord, FORMAT_VERSION, LayerRecord, MachineFacts, Manifest, NicFacts,
+    RootRecord, StateRecord, VmmFacts,
 };
 pub use ram::{OwnRam, data_runs};
 pub use runs::{PAGE_BYTES, Run, merge_runs, page_count};

@@ -51,6 +51,17 @@ pub struct MachineFacts {
     pub initrd_sha256: String,
     /// SHA-256 of the root file system image; the guest has parts of it cached.
     pub root_sha256: String,
+    /// Its network card, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<NicFacts>,
+}
+
+/// A network card as the guest sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NicFacts {
+    /// Ethernet address, `52:54:00:00:00:01`.
+    pub mac: String,
 }
 
 /// Identity of the VMM, exact because device state is its private format.

@@ -91,6 +91,7 @@ impl Actor {
             root: self.ctx.root_disk(&self.record.spec)?,
             disk: disk::chain(&self.dir)?,
             logs: self.dir.log_files(),
+            nic: None,
         })
     }
 

@@ -285,6 +285,7 @@ impl Restoring {
             root: self.root,
             disk,
             logs: self.dir.log_files(),
+            nic: None,
             ram: self.ram,
             wake: Wake::Running,
         };

@@ -11,6 +11,7 @@ mod basics;
 mod damage;
 mod forks;
 mod images;
+mod nics;
 mod rig;
 mod subject;
 
@@ -47,6 +48,8 @@ pub enum Scenario {
     CopiedFork,
     /// An image of another machine is refused by the field.
     MismatchRefused,
+    /// An image of a machine with a network card restores with that card only, and one without only without.
+    NicMustFit,
     /// Damaged files are refused by name.
     DamageRefused,
     /// A plan that cannot work leaves no process.
@@ -55,7 +58,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, simple ones first.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::LaunchAnswers,
         Self::PauseResume,
         Self::PowerOff,
@@ -69,6 +72,7 @@ impl Scenario {
         Self::Chain,
         Self::CopiedFork,
         Self::MismatchRefused,
+        Self::NicMustFit,
         Self::DamageRefused,
         Self::FailureLeavesNothing,
     ];
@@ -90,6 +94,7 @@ impl Scenario {
             Self::DiffStandby => forks::diff_standby(&rig).await,
             Self::CopiedFork => forks::copied(&rig).await,
             Self::MismatchRefused => damage::mismatch_refused(&rig).await,
+            Self::NicMustFit => nics::must_fit(&rig).await,
             Self::DamageRefused => damage::damage_refused(&rig).await,
             Self::FailureLeavesNothing => damage::failure_leaves_nothing(&rig).await,
         }

@@ -60,7 +60,11 @@ impl<'a> Rig<'a> {
 
     /// Boots a machine and waits for its guest.
     pub(super) async fn launch(&self) -> Machine {
-        let plan = self.launch_plan();
+        self.start(self.launch_plan()).await
+    }
+
+    /// As [`Rig::launch`], with a plan of the caller's.
+    pub(super) async fn start(&self, plan: LaunchPlan) -> Machine {
         let (dir, chain) = (
             plan.run_dir.parent().unwrap().to_path_buf(),
             plan.disk.clone(),
@@ -89,6 +93,7 @@ impl<'a> Rig<'a> {
             root: self.subject.root(),
             disk: vec![base, top],
             logs: logs(&dir),
+            nic: None,
         }
     }
 
@@ -171,6 +176,7 @@ impl<'a> Rig<'a> {
             root: self.subject.root(),
             disk: chain,
             logs: logs(&dir),
+            nic: None,
             ram,
             wake,
         }

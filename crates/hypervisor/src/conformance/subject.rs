@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use memory::Verified;
 
-use crate::{Driver, KernelFiles, Vm};
+use crate::{Driver, KernelFiles, Nic, Vm};
 
 /// A driver and a guest to test it with.
 #[async_trait]
@@ -43,6 +43,10 @@ pub trait Subject: Send + Sync {
 
     /// Puts a question to the guest, which answers within the subject's own deadline.
     async fn ask(&self, vm: &dyn Vm, question: &Ask) -> String;
+
+    /// A place in a network for one machine at a time, and the same one each time. `None` where the subject cannot
+    /// make any.
+    fn nic(&self) -> Option<Nic>;
 
     /// Most bytes of RAM that the standby of a hardly used fork may write.
     fn most_diff_bytes(&self) -> u64;

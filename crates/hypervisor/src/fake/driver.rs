@@ -14,8 +14,8 @@ use super::machine::{Base, Condition, Machine};
 use super::memory_image;
 use super::vm::FakeVm;
 use crate::{
-    DiskFile, Driver, LaunchPlan, Powers, RamUse, RestorePlan, TemplateHold, Templates, Vm,
-    VmmError, VmmIdentity, Wake,
+    DiskFile, Driver, LaunchPlan, Nic, Powers, RamUse, RestorePlan, TemplateHold, Templates, Vm,
+    VmmError, VmmIdentity, Wake, nic,
 };
 
 /// File in the run directory that tells of a machine, like the mark of a real one.
@@ -115,6 +115,7 @@ impl FakeDriver {
                 });
             }
         }
+        nic::check_fits(image.manifest().machine.nic.as_ref(), plan.nic.as_ref())?;
         image.verify_state_and_disks(verified)?;
         Ok(())
     }
@@ -158,6 +159,7 @@ impl Driver for FakeDriver {
             kernel_sha256: digest(&plan.kernel.kernel)?,
             initrd_sha256: digest(&plan.kernel.initrd)?,
             root_sha256: digest(&plan.root)?,
+            nic: plan.nic.as_ref().map(Nic::facts),
         };
         let ram_bytes = facts.ram_bytes;
         let hardware = |power| FakeHardware {
@@ -165,6 +167,7 @@ impl Driver for FakeDriver {
             ram_bytes,
             disk: plan.disk,
             app_log: plan.logs.app,
+            nic: plan.nic,
             power,
         };
         let machine = self.start(
@@ -209,6 +212,7 @@ impl Driver for FakeDriver {
             ram_bytes,
             disk: plan.disk,
             app_log: plan.logs.app,
+            nic: plan.nic,
             power,
         };
         let machine = self.start(hardware, facts, base, &plan.run_dir, Some(&ram), condition)?;

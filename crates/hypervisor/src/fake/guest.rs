@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::machine::Condition;
-use crate::{DiskFile, GuestStream};
+use crate::{DiskFile, GuestStream, Nic};
 
 /// Software of a fake machine. All its state must be in what `save` returns; whatever else it remembers would be
 /// shared by forks.
@@ -46,6 +46,8 @@ pub struct FakeHardware {
     pub disk: Vec<DiskFile>,
     /// Where the guest's program logs to.
     pub app_log: PathBuf,
+    /// Its network card.
+    pub nic: Option<Nic>,
     /// Turns the machine off.
     pub power: PowerSwitch,
 }

@@ -5,15 +5,16 @@
 //! into a VMM by accident, and no VMM runs that is not recorded: until the record is written, the launcher dies with
 //! its daemon.
 
+mod network;
 mod program;
 mod spawn;
 mod spec;
 #[expect(
     unsafe_code,
-    reason = "descriptors are put on fixed numbers for the program that follows"
+    reason = "descriptors are put on fixed numbers for the program that follows, namespaces and TAP devices have no safe binding"
 )]
 mod sys;
 
 pub use program::launch_main;
 pub(crate) use spawn::spawn;
-pub(crate) use spec::{Access, File, Listener, Spec};
+pub(crate) use spec::{Access, File, Listener, Network, Slot, Spec};

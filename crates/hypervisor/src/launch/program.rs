@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::spec::{Access, Spec};
-use super::sys;
+use super::{network, sys};
 use crate::process::{ProcessId, RunMark};
 
 /// Descriptors a VMM may have. QEMU needs about 40 for the machines built here.
@@ -41,7 +41,7 @@ fn launch(spec: &Path) -> io::Result<std::convert::Infallible> {
         .append(true)
         .create(true)
         .open(&spec.log)?;
-    let placed = place_descriptors(&spec);
+    let placed = network::enter(&spec.network).and_then(|()| place_descriptors(&spec));
     if let Err(error) = placed {
         // From here on the log is where the user looks.
         io::Write::write_all(&mut &log, format!("launcher: {error}\n").as_bytes())?;

@@ -23,6 +23,8 @@ pub(crate) struct Spec {
     pub(crate) files: Vec<File>,
     /// Listening sockets it inherits.
     pub(crate) listeners: Vec<Listener>,
+    /// The network it has.
+    pub(crate) network: Network,
     /// Its standard output and error are appended here.
     pub(crate) log: PathBuf,
     /// User and group it runs as; the daemon's own if absent.
@@ -59,4 +61,26 @@ pub(crate) struct Listener {
     pub(crate) fd: i32,
     /// Name in the run directory.
     pub(crate) name: String,
+}
+
+/// The network of a VMM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Network {
+    /// None: a namespace of its own with nothing in it, where the daemon may make one.
+    Absent,
+    /// A namespace that was made for it.
+    Slot(Slot),
+}
+
+/// A namespace with a TAP device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Slot {
+    /// Bind mount of the namespace.
+    pub(crate) netns: PathBuf,
+    /// Name of the TAP device.
+    pub(crate) tap: String,
+    /// Descriptor of the TAP device in the VMM.
+    pub(crate) fd: i32,
 }

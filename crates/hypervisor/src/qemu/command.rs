@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 
 use super::config::MachineChoice;
 use super::kvm::Accel;
-use crate::{DiskFile, DiskFormat};
+use crate::{DiskFile, DiskFormat, Nic};
 
 /// Revision of the devices and their places; part of the machine's name in manifests.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Descriptors that the launcher gives to QEMU. Far above those that the launcher itself is given.
 pub(super) const RAM_FD: i32 = 30;
 pub(super) const STATE_FD: i32 = 31;
 pub(super) const QMP_FD: i32 = 32;
 pub(super) const AGENT_FD: i32 = 33;
+pub(super) const TAP_FD: i32 = 34;
 
 /// Translation cache of TCG in MiB: less makes busy guests slow, more brings nothing.
 const TB_CACHE_MIB: u32 = 32;
@@ -44,6 +45,7 @@ pub(super) struct Setup {
     pub(super) disk: Vec<DiskFile>,
     pub(super) console: PathBuf,
     pub(super) app: PathBuf,
+    pub(super) nic: Option<Nic>,
 }
 
 /// How the RAM descriptor is mapped.
@@ -188,6 +190,8 @@ impl Model {
         }
         // Device state that was saved without RAM has no section for the configuration.
         words.pair("-global", "migration.send-configuration=off");
+        // The card's place in its network did not change, so nobody needs to hear of it.
+        words.pair("-global", "migration.announce-rounds=0");
     }
 
     fn devices(&self, setup: &Setup, words: &mut Words) {
@@ -216,6 +220,24 @@ impl Model {
         );
         words.pair("-object", "rng-random,id=random,filename=/dev/urandom");
         self.device(words, "rng", 3, "rng=random,id=rng");
+        if let Some(nic) = &setup.nic {
+            self.nic(nic, words);
+        }
+    }
+
+    /// A card on the TAP device that the launcher opened, in the last place. What the device can do is fixed by the
+    /// header its frames carry, so it is the same for a machine and for all its forks.
+    fn nic(&self, nic: &Nic, words: &mut Words) {
+        words.pair("-netdev", &format!("tap,id=net,fd={TAP_FD},vhost=off"));
+        let mut properties = format!(
+            "netdev=net,id=nic,mac={},guest_announce=off",
+            nic.mac_text()
+        );
+        if self.machine == MachineChoice::Q35 {
+            // Nothing boots from the network.
+            properties.push_str(",rombar=0,romfile=");
+        }
+        self.device(words, "net", 4, &properties);
     }
 
     /// A virtio device in its place. On microvm the first transport shares its interrupt with the platform and

@@ -11,10 +11,13 @@ use super::command::{RAM_FD, RamMap, STATE_FD, Setup, Start};
 use super::driver::Shared;
 use super::record::{Base, Record};
 use crate::launch::{Access, File};
-use crate::{LaunchPlan, RamUse, RestorePlan, VmmError, Wake};
+use crate::{LaunchPlan, Nic, RamUse, RestorePlan, VmmError, Wake, nic};
 
 /// RAM sizes are multiples of this; QEMU and kernels round otherwise, each in its own way.
 const RAM_UNIT_BYTES: u64 = 1 << 20;
+
+/// Type of the file system that namespaces are files of (`NSFS_MAGIC` of linux/magic.h).
+const NSFS: rustix::fs::FsWord = 0x6e73_6673;
 
 /// A machine ready to be spawned.
 pub(super) struct Prepared {
@@ -61,6 +64,7 @@ pub(super) fn prepare_launch(shared: &Shared, plan: LaunchPlan) -> Result<Prepar
         root,
         disk,
         logs,
+        nic,
     } = plan;
     if machine.vcpus == 0
         || machine.ram_bytes == 0
@@ -70,6 +74,7 @@ pub(super) fn prepare_launch(shared: &Shared, plan: LaunchPlan) -> Result<Prepar
             "a machine needs CPUs, and RAM in whole MiB",
         ));
     }
+    check_slot(nic.as_ref())?;
     let verified = shared.loader.verified();
     let cmdline = kernel_cmdline(shared.model.accel, shared.tsc_khz, &kernel.cmdline_extra);
     let facts = MachineFacts {
@@ -80,6 +85,7 @@ pub(super) fn prepare_launch(shared: &Shared, plan: LaunchPlan) -> Result<Prepar
         kernel_sha256: digest(verified, &kernel.kernel)?,
         initrd_sha256: digest(verified, &kernel.initrd)?,
         root_sha256: digest(verified, &root)?,
+        nic: nic.as_ref().map(Nic::facts),
     };
     let ram =
         Ram::Own(OwnRam::empty(machine.ram_bytes).map_err(VmmError::io("make RAM for", &run_dir))?);
@@ -97,6 +103,7 @@ pub(super) fn prepare_launch(shared: &Shared, plan: LaunchPlan) -> Result<Prepar
         disk,
         console: logs.console,
         app: logs.app,
+        nic,
     };
     let record = Record::new(facts, None, logs.vmm);
     Ok(Prepared {
@@ -114,6 +121,8 @@ pub(super) fn prepare_restore(shared: &Shared, plan: RestorePlan) -> Result<Prep
     let loader = &shared.loader;
     let image = Image::open(&plan.image_dir)?;
     check_machine(image.manifest(), shared, &plan.root)?;
+    nic::check_fits(image.manifest().machine.nic.as_ref(), plan.nic.as_ref())?;
+    check_slot(plan.nic.as_ref())?;
     image.verify_state_and_disks(loader.verified())?;
     check_chain(image.manifest(), &plan, loader.verified())?;
     let all = image.manifest().layers.len();
@@ -151,6 +160,7 @@ pub(super) fn prepare_restore(shared: &Shared, plan: RestorePlan) -> Result<Prep
         disk: plan.disk,
         console: plan.logs.console,
         app: plan.logs.app,
+        nic: plan.nic,
     };
     let base = (layers > 0).then_some(Base {
         image_dir: plan.image_dir,
@@ -177,6 +187,22 @@ fn ram_file(ram: &Ram) -> File {
 
 fn digest(verified: &Verified, path: &Path) -> Result<String, VmmError> {
     verified.sha256(path).map_err(VmmError::io("read", path))
+}
+
+/// The namespace must be there. The launcher would say the same, but only in the log.
+fn check_slot(nic: Option<&Nic>) -> Result<(), VmmError> {
+    let Some(Nic { netns, .. }) = nic else {
+        return Ok(());
+    };
+    let mounted = rustix::fs::statfs(netns).is_ok_and(|stat| stat.f_type == NSFS);
+    if mounted {
+        Ok(())
+    } else {
+        Err(VmmError::unusable(format!(
+            "network namespace {} is gone, so the machine cannot be connected",
+            netns.display()
+        )))
+    }
 }
 
 /// QEMU itself checks little of this and would run a guest into corruption.

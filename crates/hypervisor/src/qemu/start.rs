@@ -7,7 +7,7 @@ use std::time::Duration;
 use memory::{Image, LoadedRam, Loader};
 use serde_json::json;
 
-use super::command::{AGENT_FD, QMP_FD, RAM_FD, STATE_FD};
+use super::command::{AGENT_FD, QMP_FD, RAM_FD, STATE_FD, TAP_FD};
 use super::complaints;
 use super::driver::{Shared, blocking};
 use super::prepare::{Prepared, Ram};
@@ -15,7 +15,7 @@ use super::qmp::Qmp;
 use super::record::Record;
 use super::run_dir::{self, RunDir};
 use super::vm::QemuVm;
-use crate::launch::{self, Listener, Spec};
+use crate::launch::{self, Listener, Network, Slot, Spec};
 use crate::pages::{FileId, Mapping, ProcessMemory};
 use crate::process::ProcessId;
 use crate::{VmStatus, VmmError, Wake};
@@ -65,6 +65,14 @@ pub(super) fn spawn(shared: &Shared, prepared: Prepared) -> Result<Spawned, VmmE
             listener(QMP_FD, run_dir::QMP),
             listener(AGENT_FD, run_dir::AGENT),
         ],
+        network: match &setup.nic {
+            None => Network::Absent,
+            Some(nic) => Network::Slot(Slot {
+                netns: nic.netns.clone(),
+                tap: nic.tap.clone(),
+                fd: TAP_FD,
+            }),
+        },
         log: record.log.clone(),
         uid: shared.vmm_uid,
     };

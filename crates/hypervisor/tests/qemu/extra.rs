@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use hypervisor::Nic;
 use hypervisor::conformance::{Scenario, Subject};
 use hypervisor::qemu::MachineChoice;
 
@@ -12,10 +13,13 @@ use crate::subject::Qemu;
 type Run = for<'a> fn(&'a Qemu) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Tests by name.
-pub(crate) const ALL: [(&str, Run); 4] = [
+pub(crate) const ALL: [(&str, Run); 5] = [
     ("q35_restores", |subject| Box::pin(q35_restores(subject))),
     ("unprivileged_restores", |subject| {
         Box::pin(unprivileged_restores(subject))
+    }),
+    ("a_lost_network_is_told", |subject| {
+        Box::pin(a_lost_network_is_told(subject))
     }),
     ("kvm_is_judged", |subject| Box::pin(kvm_is_judged(subject))),
     ("redialled_at_once", |subject| {
@@ -61,6 +65,44 @@ async fn redialled_at_once(subject: &Qemu) {
     machine.vm.kill().await.unwrap();
 }
 
+/// What is missing of a machine's network is named, and no machine runs without it.
+async fn a_lost_network_is_told(subject: &Qemu) {
+    let Some(nic) = subject.nic() else {
+        println!("  skipped: there is no network to put a machine into");
+        return;
+    };
+    let no_namespace = Nic {
+        netns: "/run/netns/coppice-no-such".into(),
+        ..nic.clone()
+    };
+    // A mount point whose mount is gone is an empty file.
+    let no_mount = Nic {
+        netns: subject.scratch().join("netns"),
+        ..nic.clone()
+    };
+    std::fs::write(&no_mount.netns, "").unwrap();
+    let no_tap = Nic {
+        tap: "tap7".into(),
+        ..nic.clone()
+    };
+    for (nic, word) in [
+        (no_namespace, "coppice-no-such is gone"),
+        (no_mount, "netns is gone"),
+        (no_tap, "tap7: No such device"),
+    ] {
+        let error = speed::try_boot(subject, Some(nic)).await.err().unwrap();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+
+    let machine = speed::try_boot(subject, Some(nic.clone())).await.unwrap();
+    let error = speed::try_boot(subject, Some(nic)).await.err().unwrap();
+    assert!(
+        error.to_string().contains("tap0: Device or resource busy"),
+        "{error}"
+    );
+    machine.vm.kill().await.unwrap();
+}
+
 /// User and group `nobody`.
 const NOBODY: u32 = 65534;
 
@@ -69,6 +111,7 @@ async fn q35_restores(subject: &Qemu) {
     let mut q35 = subject.another();
     q35.machine = MachineChoice::Q35;
     Scenario::StandbyRestore.run(&q35).await;
+    Scenario::NicMustFit.run(&q35).await;
 }
 
 /// VMMs run as another user than the daemon, which saves and restores them all the same.
@@ -80,4 +123,5 @@ async fn unprivileged_restores(subject: &Qemu) {
     let mut unprivileged = subject.another();
     unprivileged.vmm_uid = Some(NOBODY);
     Scenario::DiffStandby.run(&unprivileged).await;
+    Scenario::NicMustFit.run(&unprivileged).await;
 }

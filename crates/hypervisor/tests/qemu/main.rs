@@ -8,6 +8,7 @@
 
 mod agent;
 mod extra;
+mod network;
 mod speed;
 mod subject;
 

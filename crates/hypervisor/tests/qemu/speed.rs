@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use hypervisor::conformance::Subject;
 use hypervisor::qemu::{MachineChoice, QemuDriver};
 use hypervisor::{
-    DiskFile, DiskFormat, Driver, LaunchPlan, LogFiles, MachineSpec, RamUse, RestorePlan, Vm, Wake,
-    disk,
+    DiskFile, DiskFormat, Driver, LaunchPlan, LogFiles, MachineSpec, Nic, RamUse, RestorePlan, Vm,
+    VmmError, Wake, disk,
 };
 use memory::{Draft, How, Image, ImageId, ManifestFacts, NewDisk, PAGE_BYTES};
 use tokio::net::UnixStream;
@@ -40,6 +40,20 @@ pub(crate) async fn boot(subject: &Qemu) -> Machine {
 }
 
 async fn boot_with(subject: &Qemu, driver: &QemuDriver) -> Machine {
+    launch(subject, driver, None).await.unwrap()
+}
+
+/// A machine with this card.
+pub(crate) async fn try_boot(subject: &Qemu, nic: Option<Nic>) -> Result<Machine, VmmError> {
+    let driver = subject.driver_with(subject.machine, Arc::default()).await;
+    launch(subject, &driver, nic).await
+}
+
+async fn launch(
+    subject: &Qemu,
+    driver: &QemuDriver,
+    nic: Option<Nic>,
+) -> Result<Machine, VmmError> {
     let dir = subject.scratch();
     std::fs::create_dir(dir.join("run")).unwrap();
     let base = DiskFile {
@@ -59,12 +73,13 @@ async fn boot_with(subject: &Qemu, driver: &QemuDriver) -> Machine {
         root: subject.root(),
         disk: chain.clone(),
         logs: logs(&dir),
+        nic,
     };
-    Machine {
-        vm: driver.launch(plan).await.unwrap(),
+    Ok(Machine {
+        vm: driver.launch(plan).await?,
         dir,
         chain,
-    }
+    })
 }
 
 fn overlay(dir: &Path) -> DiskFile {
@@ -158,6 +173,7 @@ fn plan(subject: &Qemu, image: &Image) -> (RestorePlan, PathBuf) {
         root: subject.root(),
         disk: chain,
         logs: logs(&dir),
+        nic: None,
         ram: RamUse::Fork,
         wake: Wake::Running,
     };

@@ -3,16 +3,17 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use hypervisor::conformance::{Ask, Place, Subject};
 use hypervisor::qemu::{AccelChoice, MachineChoice, QemuConfig, QemuDriver};
-use hypervisor::{Driver, KernelFiles, Vm, disk};
+use hypervisor::{Driver, KernelFiles, Nic, Vm, disk};
 use memory::{Loader, Verified};
 use tempfile::TempDir;
 
+use crate::network::Network;
 use crate::{LAUNCH, agent};
 
 pub(crate) const DISK_BYTES: u64 = 512 << 20;
@@ -26,6 +27,8 @@ pub(crate) struct Qemu {
     pub(crate) machine: MachineChoice,
     /// User that the VMMs run as.
     pub(crate) vmm_uid: Option<u32>,
+    /// Made when it is asked for.
+    network: OnceLock<Option<Network>>,
 }
 
 impl Qemu {
@@ -42,6 +45,7 @@ impl Qemu {
             made: AtomicUsize::new(0),
             machine: MachineChoice::Microvm,
             vmm_uid: None,
+            network: OnceLock::new(),
         }
     }
 
@@ -204,6 +208,11 @@ impl Subject for Qemu {
                 String::new()
             }
         }
+    }
+
+    fn nic(&self) -> Option<Nic> {
+        let network = self.network.get_or_init(Network::make);
+        network.as_ref().map(Network::nic)
     }
 
     /// A fork that answers a few commands writes 3 MB.

@@ -75,6 +75,7 @@ pub(crate) fn facts() -> ManifestFacts {
             kernel_sha256: text("k"),
             initrd_sha256: text("i"),
             root_sha256: text("r"),
+            nic: None,
         },
         root_digest: text("sha256:r"),
     }

@@ -20,6 +20,7 @@ fn setup(start: Start, ram: RamMap) -> Setup {
         ],
         console: "/i/a,b/console.log".into(),
         app: "/i/app.log".into(),
+        nic: None,
     }
 }
 
@@ -130,6 +131,38 @@ fn each_machine_has_its_words() {
         &booted,
         &["-bios qboot.rom"],
         &[],
+    );
+}
+
+#[test]
+fn a_card_has_the_last_place_and_offers_no_announcement() {
+    let connected = Setup {
+        nic: Some(Nic {
+            netns: "/run/netns/a".into(),
+            tap: "tap0".into(),
+            mac: [2, 0xc0, 0xff, 0, 0, 1],
+        }),
+        ..setup(boot(), RamMap::Own)
+    };
+    let card = "netdev=net,id=nic,mac=02:c0:ff:00:00:01,guest_announce=off";
+    let mmio = format!("virtio-net-device,bus=virtio-mmio-bus.5,{card}");
+    check(
+        &TCG,
+        &connected,
+        &[&mmio, "tap,id=net,fd=34,vhost=off"],
+        &["rombar"],
+    );
+    let q35 = Model {
+        machine: MachineChoice::Q35,
+        ..TCG
+    };
+    let pci = format!("virtio-net-pci-non-transitional,addr=0x7,{card},rombar=0,romfile=");
+    check(&q35, &connected, &[&pci], &[]);
+    check(
+        &TCG,
+        &setup(boot(), RamMap::Own),
+        &[],
+        &["-netdev", "virtio-net"],
     );
 }
 
