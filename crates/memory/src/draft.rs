@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::image::{Image, Owned, link_or_copy, sync_dir};
+use crate::index::Encoding;
 use crate::layer::{self, LayerKind, LayerStats, PageSource};
 use crate::manifest::{
     DiskFormat, DiskRecord, FORMAT_VERSION, LayerRecord, MachineFacts, Manifest, RootRecord,
@@ -102,9 +103,19 @@ impl Draft {
         self.dir.join(names::STATE)
     }
 
-    /// Writes the next RAM layer: full if it is the first one, else a diff over those before it.
+    /// Writes the next RAM layer, packed: full if it is the first one, else a diff over those before it.
     pub fn write_layer(
         &mut self,
+        ram_bytes: u64,
+        source: &dyn PageSource,
+    ) -> Result<LayerStats, ImageError> {
+        self.write_layer_as(Encoding::Packed, ram_bytes, source)
+    }
+
+    /// As [`Draft::write_layer`], stored as `encoding` says.
+    pub fn write_layer_as(
+        &mut self,
+        encoding: Encoding,
         ram_bytes: u64,
         source: &dyn PageSource,
     ) -> Result<LayerStats, ImageError> {
@@ -116,7 +127,7 @@ impl Draft {
         } else {
             LayerKind::Diff
         };
-        let written = layer::write(&self.dir, &id, kind, ram_bytes, source)?;
+        let written = layer::write(&self.dir, &id, kind, encoding, ram_bytes, source)?;
         self.unsynced.push(self.dir.join(names::pages(&id)));
         self.unsynced.push(self.dir.join(names::index(&id)));
         self.layers.push(LayerRecord {

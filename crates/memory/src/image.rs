@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::ImageError;
-use crate::index::Index;
 use crate::layer;
 use crate::manifest::{LayerRecord, Manifest};
 use crate::names;
+use crate::reader::LayerReader;
 use crate::verified::{Kind, Verified};
 
 /// How a directory came to own an image's bytes.
@@ -71,6 +71,17 @@ impl Image {
     #[must_use]
     pub fn disk_path(&self, position: usize) -> PathBuf {
         self.dir.join(names::disk(position))
+    }
+
+    /// Opens a layer of this image for reading chunk by chunk; its index is read and checked.
+    pub fn layer(&self, record: &LayerRecord) -> Result<LayerReader, ImageError> {
+        let index = layer::read_index(
+            &self.dir,
+            &record.id,
+            &record.index_blake3,
+            self.manifest.machine.ram_bytes,
+        )?;
+        LayerReader::open(&self.dir, &record.id, index)
     }
 
     /// Bytes of all files, counted once each, as allocated on disk; what removing the last link would free.
@@ -149,15 +160,6 @@ impl Image {
         fs::remove_dir_all(&self.dir).map_err(ImageError::io("remove", &self.dir))
     }
 
-    pub(crate) fn index(&self, record: &LayerRecord) -> Result<Index, ImageError> {
-        layer::read_index(
-            &self.dir,
-            &record.id,
-            &record.index_blake3,
-            self.manifest.machine.ram_bytes,
-        )
-    }
-
     fn link_files(&self, dir: &Path) -> Result<Owned, ImageError> {
         let mut owned = Owned::Linked;
         for name in self.file_names() {
@@ -181,15 +183,15 @@ impl Image {
     }
 
     fn verify_layer(&self, record: &LayerRecord, verified: &Verified) -> Result<(), ImageError> {
-        let index = self.index(record)?;
-        let name = names::pages(&record.id);
-        let path = self.dir.join(&name);
-        let file = layer::open_exact(&path, &name, index.pages_bytes())?;
-        let metadata = file.metadata().map_err(ImageError::io("examine", &path))?;
+        let mut layer = self.layer(record)?;
+        let metadata = layer
+            .file()
+            .metadata()
+            .map_err(ImageError::io("examine", layer.path()))?;
         if verified.known(&metadata, Kind::Pages).as_ref() == Some(&record.index_blake3) {
             return Ok(());
         }
-        layer::read_pages(&self.dir, &record.id, &index, |_, _| Ok(()))?;
+        layer::read_pages(&mut layer, |_, _| Ok(()))?;
         verified.remember(&metadata, Kind::Pages, record.index_blake3.clone());
         Ok(())
     }

@@ -1,17 +1,22 @@
-//! RAM layers: writing pages packed with their index, reading them back with every chunk checked.
+//! RAM layers: writing pages with their index, reading them back with every chunk checked.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::compress_bound;
 
 use crate::digest::is_zero;
 use crate::error::ImageError;
-use crate::index::{CHUNK_BYTES, Index, sum};
+use crate::index::{Encoding, Index, sum};
+use crate::reader::LayerReader;
 use crate::runs::{PAGE_BYTES, Run, append_page, page_count};
 use crate::{LayerId, names};
 
-const CHUNK_PAGES: u64 = (CHUNK_BYTES / PAGE_BYTES) as u64;
+/// Fast, and RAM is dominated by text and pointers, which higher levels hardly make smaller.
+const ZSTD_LEVEL: i32 = 3;
 
 /// What a layer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +40,7 @@ pub trait PageSource {
 pub struct LayerStats {
     /// Pages in the layer.
     pub pages: u64,
-    /// Bytes of the packed pages and the index.
+    /// Bytes of the stored pages and the index.
     pub bytes: u64,
 }
 
@@ -50,30 +55,20 @@ pub(crate) fn write(
     dir: &Path,
     layer: &LayerId,
     kind: LayerKind,
+    encoding: Encoding,
     ram_bytes: u64,
     source: &dyn PageSource,
 ) -> Result<WrittenLayer, ImageError> {
     let path = dir.join(names::pages(layer));
     let file = create(&path)?;
-    let mut packer = Packer {
-        file,
-        kind,
-        buffer: vec![0; CHUNK_BYTES],
-        filled: 0,
-        runs: Vec::new(),
-        chunks: Vec::new(),
-    };
+    let mut packer =
+        Packer::new(file, kind, encoding, ram_bytes).map_err(ImageError::io("write", &path))?;
     for run in source.runs() {
         packer
             .add(*run, source)
             .map_err(ImageError::io("write", &path))?;
     }
-    let (runs, chunks) = packer.finish().map_err(ImageError::io("write", &path))?;
-    let index = Index {
-        ram_pages: ram_bytes / PAGE_BYTES as u64,
-        runs,
-        chunks,
-    };
+    let index = packer.finish().map_err(ImageError::io("write", &path))?;
     let too_large = |_| ImageError::Draft {
         what: "guest RAM is too large for the index".into(),
     };
@@ -83,11 +78,16 @@ pub(crate) fn write(
     index_file
         .write_all(&bytes)
         .map_err(ImageError::io("write", &index_path))?;
+    let stored_bytes = match encoding {
+        Encoding::Packed | Encoding::Zstd => index.file_bytes(),
+        // The rest of the file is holes.
+        Encoding::Flat => index.pages_bytes(),
+    };
     Ok(WrittenLayer {
         index_blake3: blake3::hash(&bytes).to_hex().to_string(),
         stats: LayerStats {
             pages: page_count(&index.runs),
-            bytes: index.pages_bytes() + bytes.len() as u64,
+            bytes: stored_bytes + bytes.len() as u64,
         },
     })
 }
@@ -107,22 +107,52 @@ struct Packer {
     kind: LayerKind,
     buffer: Vec<u8>,
     filled: usize,
-    runs: Vec<Run>,
-    chunks: Vec<crate::index::Sum>,
+    /// The pages in the buffer.
+    buffered: Vec<Run>,
+    compressed: Vec<u8>,
+    compressor: Option<Compressor<'static>>,
+    index: Index,
 }
 
 impl Packer {
+    fn new(file: File, kind: LayerKind, encoding: Encoding, ram_bytes: u64) -> io::Result<Self> {
+        let compressor = match encoding {
+            Encoding::Packed => None,
+            Encoding::Flat => {
+                file.set_len(ram_bytes)?;
+                None
+            }
+            Encoding::Zstd => Some(Compressor::new(ZSTD_LEVEL)?),
+        };
+        Ok(Self {
+            file,
+            kind,
+            buffer: vec![0; encoding.chunk_bytes()],
+            filled: 0,
+            buffered: Vec::new(),
+            compressed: Vec::new(),
+            compressor,
+            index: Index {
+                encoding,
+                ram_pages: ram_bytes / PAGE_BYTES as u64,
+                runs: Vec::new(),
+                chunks: Vec::new(),
+                stored: Vec::new(),
+            },
+        })
+    }
+
     fn add(&mut self, run: Run, source: &dyn PageSource) -> io::Result<()> {
         let mut first = run.first;
         while first < run.end() {
-            let room = ((CHUNK_BYTES - self.filled) / PAGE_BYTES) as u64;
+            let room = ((self.buffer.len() - self.filled) / PAGE_BYTES) as u64;
             let count = room.min(run.end() - first);
             // `count` is at most the pages of one chunk, so the product fits.
             let size = count as usize * PAGE_BYTES;
             source.read(first, &mut self.buffer[self.filled..self.filled + size])?;
             self.keep(first, count);
             first += count;
-            if self.filled == CHUNK_BYTES {
+            if self.filled == self.buffer.len() {
                 self.flush()?;
             }
         }
@@ -142,23 +172,47 @@ impl Packer {
                     .copy_within(from..from + PAGE_BYTES, self.filled);
             }
             self.filled += PAGE_BYTES;
-            append_page(&mut self.runs, first + nth);
+            append_page(&mut self.buffered, first + nth);
+            append_page(&mut self.index.runs, first + nth);
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let chunk = &self.buffer[..self.filled];
-        self.chunks.push(sum(chunk));
-        self.file.write_all(chunk)?;
+        if let Some(compressor) = &mut self.compressor {
+            self.compressed.resize(compress_bound(chunk.len()), 0);
+            let length = compressor.compress_to_buffer(chunk, &mut self.compressed[..])?;
+            let stored = &self.compressed[..length];
+            self.file.write_all(stored)?;
+            self.index.chunks.push(sum(stored));
+            self.index
+                .stored
+                .push(u32::try_from(length).map_err(io::Error::other)?);
+        } else {
+            self.index.chunks.push(sum(chunk));
+            if self.index.encoding == Encoding::Flat {
+                let mut rest = chunk;
+                for run in &self.buffered {
+                    // At most the pages of one chunk, so the product fits.
+                    let (piece, after) = rest.split_at(run.count as usize * PAGE_BYTES);
+                    self.file
+                        .write_all_at(piece, run.first * PAGE_BYTES as u64)?;
+                    rest = after;
+                }
+            } else {
+                self.file.write_all(chunk)?;
+            }
+        }
+        self.buffered.clear();
         self.filled = 0;
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<(Vec<Run>, Vec<crate::index::Sum>)> {
+    fn finish(mut self) -> io::Result<Index> {
         if self.filled > 0 {
             self.flush()?;
         }
-        Ok((self.runs, self.chunks))
+        Ok(self.index)
     }
 }
 
@@ -190,42 +244,20 @@ pub(crate) fn read_index(
     Ok(index)
 }
 
-/// Reads all packed pages of `layer`, checks every chunk and gives each piece to `place(first page, bytes)`.
+/// Reads all pages of a layer, every chunk checked, and gives each piece to `place(first page, bytes)`.
 pub(crate) fn read_pages(
-    dir: &Path,
-    layer: &LayerId,
-    index: &Index,
+    layer: &mut LayerReader,
     mut place: impl FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> Result<(), ImageError> {
-    let name = names::pages(layer);
-    let path = dir.join(&name);
-    let mut file = open_exact(&path, &name, index.pages_bytes())?;
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut left = index.pages_bytes();
-    let mut targets = Targets {
-        runs: &index.runs,
-        used: 0,
-    };
-    for (nth, wanted) in index.chunks.iter().enumerate() {
-        let size = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-        let chunk = &mut buffer[..size];
-        file.read_exact(chunk)
-            .map_err(ImageError::io("read", &path))?;
-        if sum(chunk) != *wanted {
-            return Err(ImageError::corrupt(
-                name,
-                format!("checksum of chunk {nth}"),
-            ));
-        }
-        left -= size as u64;
-        let mut rest = &*chunk;
-        while !rest.is_empty() {
-            let Some(target) = targets.next((rest.len() / PAGE_BYTES) as u64) else {
-                return Err(ImageError::corrupt(name, "more pages than the index names"));
-            };
+    let mut buffer = vec![0; layer.encoding().chunk_bytes()];
+    for chunk in 0..layer.chunk_count() {
+        let size = layer.chunk_len(chunk);
+        layer.read_chunk(chunk, &mut buffer[..size])?;
+        let mut rest = &buffer[..size];
+        for run in layer.chunk_runs(chunk) {
             // At most the pages of one chunk, so the product fits.
-            let (piece, after) = rest.split_at(target.count as usize * PAGE_BYTES);
-            place(target.first, piece).map_err(ImageError::io("place pages of", &path))?;
+            let (piece, after) = rest.split_at(run.count as usize * PAGE_BYTES);
+            place(run.first, piece).map_err(ImageError::io("place pages of", layer.path()))?;
             rest = after;
         }
     }
@@ -251,27 +283,4 @@ pub(crate) fn open_exact(path: &Path, name: &str, bytes: u64) -> Result<File, Im
         ));
     }
     Ok(file)
-}
-
-/// Walks the runs in pieces.
-struct Targets<'a> {
-    runs: &'a [Run],
-    used: u64,
-}
-
-impl Targets<'_> {
-    fn next(&mut self, at_most: u64) -> Option<Run> {
-        let run = self.runs.first()?;
-        let count = (run.count - self.used).min(at_most).min(CHUNK_PAGES);
-        let piece = Run {
-            first: run.first + self.used,
-            count,
-        };
-        self.used += count;
-        if self.used == run.count {
-            self.runs = &self.runs[1..];
-            self.used = 0;
-        }
-        Some(piece)
-    }
 }

@@ -17,6 +17,7 @@ mod verified;
 mod index;
 mod layer;
 mod manifest;
+mod reader;
 
 mod draft;
 mod image;
@@ -27,6 +28,7 @@ pub use draft::{Draft, How, ManifestFacts, NewDisk};
 pub use error::ImageError;
 pub use id::{ImageId, LayerId, ParseIdError};
 pub use image::{Image, Owned};
+pub use index::Encoding;
 pub use layer::{LayerStats, PageSource};
 pub use loader::{LoadedRam, Loader, RamKey};
 pub use manifest::{
@@ -34,6 +36,7 @@ pub use manifest::{
     RootRecord, StateRecord, VmmFacts,
 };
 pub use ram::{OwnRam, data_runs};
+pub use reader::LayerReader;
 pub use runs::{PAGE_BYTES, Run, merge_runs, page_count};
 pub use sparse::{CopyMethod, copy_sparse};
 pub use verified::Verified;

@@ -149,9 +149,7 @@ impl Loader {
         place: impl FnMut(u64, &[u8]) -> io::Result<()>,
     ) -> Result<(), ImageError> {
         let layers = stack(image, position + 1)?;
-        let record = &layers[position];
-        let index = image.index(record)?;
-        layer::read_pages(image.dir(), &record.id, &index, place)
+        layer::read_pages(&mut image.layer(&layers[position])?, place)
     }
 
     /// Takes over sealed RAM that a running VMM holds open, given as `/proc/<pid>/fd/<n>`, for example after the
@@ -230,8 +228,7 @@ fn fill(image: &Image, layers: &[LayerRecord], ram: BorrowedFd<'_>) -> Result<()
         .map(File::from)
         .map_err(ImageError::io("make RAM for", image.dir()))?;
     for record in layers {
-        let index = image.index(record)?;
-        layer::read_pages(image.dir(), &record.id, &index, |first, bytes| {
+        layer::read_pages(&mut image.layer(record)?, |first, bytes| {
             ram.write_all_at(bytes, first * PAGE_BYTES as u64)
         })?;
     }

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use memory::{Image, LoadedRam, Loader, PAGE_BYTES};
+use memory::{Encoding, Image, LoadedRam, Loader, PAGE_BYTES};
 use proptest::prelude::*;
 use support::{RAM_PAGES, Ram, page_of, sample, write_image};
 
@@ -17,6 +17,14 @@ fn read_all(ram: impl AsFd) -> Vec<u8> {
     let mut bytes = vec![0; RAM_PAGES as usize * PAGE_BYTES];
     file.read_exact_at(&mut bytes, 0).unwrap();
     bytes
+}
+
+fn encoding() -> impl Strategy<Value = Encoding> {
+    prop_oneof![
+        Just(Encoding::Packed),
+        Just(Encoding::Flat),
+        Just(Encoding::Zstd)
+    ]
 }
 
 fn layer() -> impl Strategy<Value = Vec<(u64, u8)>> {
@@ -34,18 +42,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn the_newest_page_counts(layers in prop::collection::vec(layer(), 1..5)) {
+    fn the_newest_page_counts(layers in prop::collection::vec((layer(), encoding()), 1..5)) {
         let dir = tempfile::tempdir().unwrap();
         let ram_bytes = RAM_PAGES * PAGE_BYTES as u64;
         let image = write_image(&dir.path().join("image"), |draft| {
-            for layer in &layers {
-                draft.write_layer(ram_bytes, &Ram::new(layer.iter().copied())).unwrap();
+            for (layer, encoding) in &layers {
+                draft.write_layer_as(*encoding, ram_bytes, &Ram::new(layer.iter().copied())).unwrap();
             }
             std::fs::write(draft.state_path(), "state").unwrap();
         });
         let loader = Loader::default();
         let mut wanted = vec![0; RAM_PAGES as usize * PAGE_BYTES];
-        for (position, layer) in layers.iter().enumerate() {
+        for (position, (layer, _)) in layers.iter().enumerate() {
             for (page, seed) in layer {
                 let start = *page as usize * PAGE_BYTES;
                 wanted[start..start + PAGE_BYTES].copy_from_slice(&page_of(*seed));
