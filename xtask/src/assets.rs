@@ -5,6 +5,8 @@
 //! target/assets/images/*.tar     built-in OCI images
 //! target/assets/root.erofs       root disk of the busybox image, for tests below the image store
 //! target/assets/coppice-agent    the static agent
+//! target/assets/probe.elf        the guest of tests where no Linux guest runs
+//! target/assets/firecracker/     Firecracker and its jailer
 //! ```
 
 use std::fs;
@@ -14,7 +16,7 @@ use anyhow::Context;
 use boot::{Assets, KernelSource, Step};
 
 use crate::workspace::Workspace;
-use crate::{agent, image};
+use crate::{agent, firecracker, image, probe};
 
 /// Environment variable by which tests find the assets.
 pub(crate) const ASSETS_VARIABLE: &str = "COPPICE_ASSETS";
@@ -46,7 +48,10 @@ pub(crate) fn make(workspace: &Workspace) -> anyhow::Result<()> {
         "assets: kernel {} and initrd in set {}",
         assets.kernel_version, assets.id
     );
-    image::make_missing(workspace)
+    image::make_missing(workspace)?;
+    probe::make(workspace)?;
+    firecracker::make(workspace);
+    Ok(())
 }
 
 fn report(step: Step) {

@@ -20,6 +20,8 @@ use crate::workspace::Workspace;
 use archive::Image;
 use packages::PackageCache;
 
+pub(crate) use layer::sha256;
+
 /// Makes every built-in image in the directory `out`.
 pub(crate) fn run(workspace: &Workspace, out: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;

@@ -12,7 +12,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 9] = [
     Need {
         program: "qemu-system-x86_64",
         package: "qemu-system-x86",
@@ -48,6 +48,11 @@ const NEEDS: [Need; 8] = [
     Need {
         program: "cc",
         package: "build-essential",
+    },
+    // Firecracker for the tests is fetched with it.
+    Need {
+        program: "pip3",
+        package: "python3-pip",
     },
 ];
 

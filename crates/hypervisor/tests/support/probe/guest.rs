@@ -1,0 +1,106 @@
+//! The probe guest: a machine without a kernel that answers commands, for tests of real VMMs where no Linux guest runs.
+//!
+//! It leaves ring 0 at once, drives virtio devices by polling, and takes lines of text over the agent's channel:
+//! a vsock port under Firecracker, a virtio-serial port under QEMU. Commands are in `commands.rs`.
+//! `cargo xtask assets` compiles it to a flat ELF file with two ways in, PVH and 64-bit.
+
+#![no_std]
+#![no_main]
+
+mod block;
+mod commands;
+mod console;
+mod map;
+mod pages;
+mod serial;
+mod sys;
+mod text;
+mod virtio;
+mod vsock;
+mod words;
+
+use block::Disk;
+use console::Console;
+use text::Text;
+use virtio::Device;
+use vsock::Vsock;
+
+/// Where lines come from and answers go.
+enum Channel {
+    Vsock(Vsock),
+    Console(Console),
+}
+
+impl Channel {
+    /// Bytes that have arrived, put behind `line`; a new connection forgets what an earlier one has left.
+    fn poll(&mut self, line: &mut Text) {
+        match self {
+            Self::Vsock(vsock) => vsock.poll(line),
+            Self::Console(console) => console.poll(line),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Vsock(vsock) => vsock.send(bytes),
+            Self::Console(console) => console.send(bytes),
+        }
+    }
+}
+
+fn run() -> ! {
+    let Some((channel, disk)) = devices() else {
+        // What a kernel says that got as far as it can without a disk: whoever tries a kernel looks for it.
+        serial::print(b"probe: Unable to mount root: no devices\n");
+        power_off()
+    };
+    serial::print(b"probe: ready\n");
+    serve(channel, disk)
+}
+
+fn devices() -> Option<(Channel, Disk)> {
+    let mut disk = None;
+    let mut channel = None;
+    for device in Device::all() {
+        match device.kind() {
+            // The first disk is the read-only root, the second one is written to.
+            virtio::BLOCK => disk = Some(device),
+            virtio::VSOCK => channel = Some(Channel::Vsock(Vsock::start(device))),
+            virtio::CONSOLE => channel = Some(Channel::Console(Console::start(device))),
+            _ => {}
+        }
+    }
+    Some((channel?, Disk::start(disk?)))
+}
+
+fn serve(mut channel: Channel, mut disk: Disk) -> ! {
+    let mut line = Text::new();
+    let mut answer = Text::new();
+    let mut beats = 0_u64;
+    // Rounds between two characters on the serial line; none while 0.
+    let mut letters = 0_u64;
+    loop {
+        beats += 1;
+        if letters > 0 && beats % letters == 0 {
+            serial::print(b".");
+        }
+        channel.poll(&mut line);
+        if line.bytes().last() == Some(&b'\n') {
+            commands::execute(line.bytes(), &mut disk, beats, &mut letters, &mut answer);
+            answer.push(b"\n");
+            channel.send(answer.bytes());
+            line.clear();
+            answer.clear();
+        }
+        sys::relax();
+    }
+}
+
+/// Ends the machine: by the keyboard controller's reset under Firecracker, by the sleep register of ACPI under QEMU.
+fn power_off() -> ! {
+    sys::out8(0x64, 0xfe);
+    sys::write8(map::QEMU_SLEEP, 0x34);
+    loop {
+        sys::relax();
+    }
+}
