@@ -62,6 +62,10 @@ pub mod codes {
     pub const INVALID_SIZE: &str = "invalid_size";
     /// 400: a disk size that does not parse or is out of bounds.
     pub const INVALID_OVERLAY_SIZE: &str = "invalid_overlay_size";
+    /// 400: a rate that does not parse or is out of bounds.
+    pub const INVALID_BANDWIDTH_DOWNLOAD: &str = "invalid_bandwidth_download";
+    /// 400: a rate that does not parse or is out of bounds.
+    pub const INVALID_BANDWIDTH_UPLOAD: &str = "invalid_bandwidth_upload";
     /// 400: a time to live that does not parse.
     pub const INVALID_TTL: &str = "invalid_ttl";
     /// 400: an expiry that is not in the future.
@@ -91,6 +95,8 @@ pub mod codes {
     pub const CONFLICT: &str = "conflict";
     /// 409: the host has not enough memory, processors or disk left.
     pub const INSUFFICIENT_RESOURCES: &str = "insufficient_resources";
+    /// 409: a port of the host is in use, by another instance or by a process.
+    pub const PORT_IN_USE: &str = "port_in_use";
     /// 409: the expiry of the instance has passed already.
     pub const INSTANCE_EXPIRED: &str = "instance_expired";
     /// 409: a memory image that is damaged or does not fit this host.

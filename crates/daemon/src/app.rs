@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::config::{Accelerator, Config, Machine};
 use crate::http::{AppState, Limits, Listeners, router, serve};
 use crate::images::Images;
-use crate::instances::{BootFiles, Context, Instances, Layout};
+use crate::instances::{BootFiles, Context, Instances, Layout, Networking};
 use crate::store::Store;
 use crate::tokens::Tokens;
 
@@ -50,6 +50,7 @@ pub async fn run(config: Config) -> Result<()> {
         layout: layout.clone(),
         boot,
         starts: tokio::sync::Semaphore::new(parallel_starts()),
+        network: Networking::Missing("networks are not set up".to_owned()),
         warm: config.warm,
         now,
     });

@@ -13,6 +13,7 @@ mod inherit;
 mod name;
 pub mod network;
 mod phase;
+mod rate;
 mod record;
 mod recover;
 mod refusal;
@@ -28,8 +29,9 @@ pub use fork::{ForkAsk, ForkMode, ForkPlan, MAX_FORKS, Target, check_fork, fork_
 pub use id::{IdError, ImageId, InstanceId};
 pub use inherit::inherit;
 pub use name::{Name, NameError};
-pub use network::{NetworkLease, NetworkSpec};
+pub use network::{NetworkLease, NetworkSpec, PolicyPatch};
 pub use phase::PhaseClock;
+pub use rate::{Rate, RateError};
 pub use record::{ExitInfo, InstanceRecord, Intent, MemoryMode, MemoryOrigin, UnixMillis};
 pub use recover::{Repair, Survivor, repair};
 pub use refusal::{Refusal, RefusalKind};

@@ -44,6 +44,42 @@ impl NetworkSpec {
     }
 }
 
+/// Changes to a policy; what is none stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyPatch {
+    /// Limit of what it sends, in bit/s; the inner none is unlimited.
+    pub upload: Option<Option<u64>>,
+    /// Limit of what it receives, in bit/s.
+    pub download: Option<Option<u64>>,
+    /// What it reaches outside.
+    pub egress: Option<Egress>,
+    /// Private blocks that it reaches.
+    pub allow: Option<Vec<Ipv4Net>>,
+    /// Ports of the host that lead to it.
+    pub publish: Option<Vec<Publish>>,
+}
+
+impl PolicyPatch {
+    /// The policy with the changes.
+    #[must_use]
+    pub fn applied_to(&self, policy: &Policy) -> Policy {
+        let limits = policy.bandwidth;
+        Policy {
+            group: policy.group.clone(),
+            egress: self.egress.clone().unwrap_or_else(|| policy.egress.clone()),
+            allow: self.allow.clone().unwrap_or_else(|| policy.allow.clone()),
+            bandwidth: Bandwidth {
+                upload: self.upload.unwrap_or(limits.upload),
+                download: self.download.unwrap_or(limits.download),
+            },
+            publish: self
+                .publish
+                .clone()
+                .unwrap_or_else(|| policy.publish.clone()),
+        }
+    }
+}
+
 /// A machine's place on the network while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkLease {

@@ -79,6 +79,7 @@ const ARROWS: [Arrows; 12] = [
             "guest",
             "protocol",
             "boot",
+            "network",
         ],
         for_tests: &[],
     },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Instance;
+use super::{Instance, NetworkRequest};
 use crate::error::ErrorDetail;
 
 /// `POST /instances/{id}/fork`.
@@ -41,6 +41,10 @@ pub struct ForkRequest {
     /// Run in the fork before it counts as running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post_fork: Option<PostFork>,
+    /// Changes what the fork may do on the network. Ports of the source are not inherited; they can
+    /// be published with one fork only, so not together with `count` above 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkRequest>,
 }
 
 /// The state that a fork is brought to.

@@ -8,6 +8,8 @@ mod requests;
 
 mod fork;
 
+mod network;
+
 mod wait;
 
 mod guest;
@@ -18,11 +20,13 @@ mod query;
 
 pub use fork::{ForkManyResponse, ForkOutcome, ForkRequest, ForkResponse, ForkTarget, PostFork};
 pub use guest::{LogSource, LogsQuery, PathInfo, StatQuery};
-pub use query::{DeleteInstanceQuery, ListInstancesQuery};
-pub use requests::{
-    CreateInstanceRequest, NetworkRequest, StandbyRequest, StartRequest, UpdateInstanceRequest,
+pub use network::{
+    EgressEnforcement, EgressMode, EgressRequest, InstanceEgress, InstanceNetwork, NetworkRequest,
+    PublishedPort, Transport,
 };
+pub use query::{DeleteInstanceQuery, ListInstancesQuery};
+pub use requests::{CreateInstanceRequest, StandbyRequest, StartRequest, UpdateInstanceRequest};
 pub use state::InstanceState;
 pub use stats::{InstanceStats, MemoryStats, TemplateStats};
-pub use view::{Instance, InstanceMemory, InstanceNetwork, MemoryMode, VolumeMount};
+pub use view::{Instance, InstanceMemory, MemoryMode, VolumeMount};
 pub use wait::{WaitQuery, WaitResponse};

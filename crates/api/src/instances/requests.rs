@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::PostFork;
+use super::{NetworkRequest, PostFork};
 
 /// `POST /instances`: make an instance and start it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -66,15 +66,6 @@ pub struct CreateInstanceRequest {
     pub post_fork: Option<PostFork>,
 }
 
-/// The network part of a create request.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkRequest {
-    /// Whether to give it a network device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-}
-
 /// `PATCH /instances/{id}`: absent fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -95,6 +86,9 @@ pub struct UpdateInstanceRequest {
     /// Merged into the environment of later starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
+    /// Changes what it may do on the network, at once. An extension of coppice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkRequest>,
 }
 
 /// `POST /instances/{id}/start`, body optional; values hold for later starts.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::InstanceState;
+use super::{InstanceNetwork, InstanceState};
 
 /// One microVM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -87,20 +87,6 @@ pub struct Instance {
     pub fork_of_template: Option<String>,
     /// Where its memory came from. Read-only.
     pub memory: InstanceMemory,
-}
-
-/// An instance's connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct InstanceNetwork {
-    /// Whether it has a network device.
-    pub enabled: bool,
-    /// Network it is in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Its address; null without network.
-    pub ip: Option<String>,
-    /// Its hardware address; null without network.
-    pub mac: Option<String>,
 }
 
 /// A volume within an instance.

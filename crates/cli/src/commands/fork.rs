@@ -63,6 +63,7 @@ async fn request(client: &Client, args: ForkArgs) -> Result<ForkRequest, Failure
         env: (!env.is_empty()).then_some(env),
         tags: (!tags.is_empty()).then_some(tags),
         post_fork: None,
+        network: None,
     })
 }
 

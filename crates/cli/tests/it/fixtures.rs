@@ -108,6 +108,8 @@ pub(crate) fn stats(
             pss_bytes: 40 * MIB,
         }),
         template: saved_mib.map(|saved| TemplateStats {
+            warm_forks: 0,
+            warm_private_bytes: 0,
             forks: instance.fork_count,
             resident_bytes: 120 * MIB,
             saved_bytes: saved * MIB,

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use api::error::codes;
 use api::instances::{
-    CreateInstanceRequest, ForkRequest, ForkTarget, Instance, InstanceMemory, InstanceNetwork,
-    InstanceState, MemoryMode, PostFork, UpdateInstanceRequest,
+    CreateInstanceRequest, ForkRequest, ForkTarget, Instance, InstanceMemory, InstanceState,
+    MemoryMode, PostFork, UpdateInstanceRequest,
 };
 use model::{
-    ByteSize, ForkAsk, InstanceSpec, Name, NetworkSpec, State, Tags, Target, UnixMillis,
-    check_fork, check_tags, parse_duration,
+    ByteSize, ForkAsk, InstanceSpec, Name, State, Tags, Target, UnixMillis, check_fork, check_tags,
+    parse_duration,
 };
 use time::OffsetDateTime;
+
+mod network;
 
 use super::error::ApiError;
 use crate::instances::{ForkOrder, Patch, View};
@@ -60,6 +62,7 @@ pub(crate) fn spec(
     request: CreateInstanceRequest,
     limits: Limits,
     hypervisor: &str,
+    networks: Result<(), &str>,
     image: String,
     image_digest: String,
 ) -> Result<InstanceSpec, ApiError> {
@@ -67,12 +70,6 @@ pub(crate) fn spec(
         return Err(ApiError::invalid(
             codes::INVALID_REQUEST,
             "skip_guest_agent is not supported: the agent is what starts the image's program",
-        ));
-    }
-    if request.network.and_then(|network| network.enabled) == Some(true) {
-        return Err(ApiError::invalid(
-            codes::INVALID_REQUEST,
-            "this server gives instances no network yet; leave network out",
         ));
     }
     if let Some(other) = request.hypervisor.filter(|name| name != hypervisor) {
@@ -118,7 +115,7 @@ pub(crate) fn spec(
         entrypoint: request.entrypoint,
         cmd: request.cmd,
         post_fork: request.post_fork.map(hook).transpose()?,
-        network: NetworkSpec::default(),
+        network: network::of_create(request.network, networks)?,
     })
 }
 
@@ -245,6 +242,7 @@ pub(crate) fn patch(request: UpdateInstanceRequest, now: UnixMillis) -> Result<P
         expires_at: expiry(request.ttl.as_deref(), request.expires_at, now)?,
         tags: request.tags.map(|given| tags(Some(given))).transpose()?,
         env: env(request.env)?,
+        network: network::patch(request.network)?,
     })
 }
 
@@ -263,12 +261,24 @@ pub(crate) fn fork(request: ForkRequest) -> Result<ForkOrder, ApiError> {
     };
     // Before anything is looked up: a contradiction is one whatever the source is.
     check_fork(ask)?;
+    let network = network::patch(request.network)?;
+    let publishes = network
+        .publish
+        .as_ref()
+        .is_some_and(|ports| !ports.is_empty());
+    if publishes && request.count.is_some_and(|count| count > 1) {
+        return Err(ApiError::invalid(
+            codes::INVALID_REQUEST,
+            "a port of the host leads to one instance: publish ports with one fork at a time",
+        ));
+    }
     Ok(ForkOrder {
         ask,
         name: request.name,
         env: env(request.env)?,
         tags: request.tags.map(|given| tags(Some(given))).transpose()?,
         post_fork: request.post_fork.map(hook).transpose()?,
+        network,
         heir_of: None,
     })
 }
@@ -295,7 +305,7 @@ pub(crate) fn instance(view: View, now: UnixMillis) -> Instance {
         vcpus: record.spec.vcpus,
         env: record.spec.env,
         tags: record.spec.tags,
-        network: InstanceNetwork::default(),
+        network: network::view(&record.spec.network, record.lease),
         volumes: Vec::new(),
         has_snapshot: record.standby.is_some(),
         exit_code: record.exit.as_ref().and_then(|exit| exit.code),

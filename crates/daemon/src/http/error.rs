@@ -8,6 +8,7 @@ use hypervisor::VmmError;
 use images::ImportError;
 use memory::ImageError;
 use model::{Refusal, RefusalKind};
+use network::NetworkError;
 use tracing::error;
 
 use crate::images::ImagesError;
@@ -136,13 +137,9 @@ impl From<OpError> for ApiError {
             OpError::Store(error) => error.into(),
             OpError::Vmm(error) => of_vmm(&error, text),
             OpError::Memory(error) => of_image(&error, text),
+            OpError::Network(error) => of_network(&error, text),
             OpError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, codes::RATE_LIMITED, text),
-            OpError::HostNotReady(_) => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                codes::DEPENDENCY_MISSING,
-                text,
-            )
-            .for_good(),
+            OpError::HostNotReady(_) => Self::dependency(text),
             OpError::PostFork(_) => Self::invalid("post_fork_failed", text),
             OpError::Guest(_) | OpError::Disk { .. } | OpError::Timeout(_) => Self::internal(text),
         }
@@ -215,6 +212,16 @@ impl From<ImportError> for ApiError {
 }
 
 impl ApiError {
+    /// 500 that says what the host lacks.
+    pub(crate) fn dependency(message: String) -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            codes::DEPENDENCY_MISSING,
+            message,
+        )
+        .for_good()
+    }
+
     fn internal(message: String) -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -234,6 +241,21 @@ fn of_vmm(failed: &VmmError, text: String) -> ApiError {
         | VmmError::Timeout { .. }
         | VmmError::Unusable { .. }
         | VmmError::Io { .. } => ApiError::internal(text),
+    }
+}
+
+fn of_network(failed: &NetworkError, text: String) -> ApiError {
+    let conflict = |code| ApiError::new(StatusCode::CONFLICT, code, text.clone()).for_good();
+    match failed {
+        NetworkError::Exhausted { .. } => conflict(codes::INSUFFICIENT_RESOURCES),
+        NetworkError::PortInUse { .. } => conflict(codes::PORT_IN_USE),
+        NetworkError::BadPolicy(_) => ApiError::invalid(codes::INVALID_REQUEST, text),
+        NetworkError::NotReady(_) => ApiError::dependency(text),
+        NetworkError::PoolClash { .. }
+        | NetworkError::MarkInUse { .. }
+        | NetworkError::UnknownSlot(_)
+        | NetworkError::Io { .. }
+        | NetworkError::Teardown(_) => ApiError::internal(text),
     }
 }
 

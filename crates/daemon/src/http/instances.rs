@@ -39,6 +39,7 @@ pub(crate) async fn create(
         request,
         app.limits,
         &app.hypervisor,
+        app.instances.network().available(),
         image.name,
         image.digest,
     )?;

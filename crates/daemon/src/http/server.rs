@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 
 use super::App;
 use super::error::ApiError;
-use crate::instances::Listed;
+use crate::instances::{Listed, Networking};
 
 /// Whether the server is up.
 #[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "server", security(()), responses((status = 200, body = Health)))]
@@ -42,12 +42,7 @@ pub(crate) async fn capabilities(State(app): State<App>) -> Json<Capabilities> {
             available: app.ready,
             features: words(&["fork", "pause", "snapshots", "standby"]),
         }],
-        network: NetworkCaps {
-            model: "none".to_owned(),
-            guest_to_guest: false,
-            gateway: None,
-            subnet: None,
-        },
+        network: network_caps(&app),
         images: ImageCaps {
             platforms: words(&["linux/amd64"]),
             default_platform: "linux/amd64".to_owned(),
@@ -62,6 +57,24 @@ pub(crate) async fn capabilities(State(app): State<App>) -> Json<Capabilities> {
             "templates",
         ]),
     })
+}
+
+fn network_caps(app: &App) -> NetworkCaps {
+    match app.instances.network() {
+        Networking::Ready(network) => NetworkCaps {
+            model: "nat".to_owned(),
+            // Members of a group do; the default is no.
+            guest_to_guest: false,
+            gateway: Some(network::guest::GATEWAY.to_string()),
+            subnet: Some(network.pool().block().to_string()),
+        },
+        Networking::Missing(_) => NetworkCaps {
+            model: "none".to_owned(),
+            guest_to_guest: false,
+            gateway: None,
+            subnet: None,
+        },
+    }
 }
 
 /// Metrics in the Prometheus text format.

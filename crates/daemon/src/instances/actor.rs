@@ -167,7 +167,7 @@ impl Actor {
             }
             Command::Create => self.create().await?,
             Command::Update(patch) => self.update(patch).await?,
-            Command::BecomeFork(birth) => self.become_fork(birth).await?,
+            Command::BecomeFork(birth) => self.become_fork(*birth).await?,
             Command::Start(overrides) => {
                 let operation = Operation::Start {
                     overrides: overrides.any(),

@@ -7,8 +7,8 @@ use super::actor::{Actor, Up};
 use super::command::Birth;
 use super::context::RESUME_DEADLINE;
 use super::standby::{blocking, not_resumed};
-use super::warm::{WarmFork, WarmVm};
-use super::{OpError, identity};
+use super::warm::{Seat, WarmFork, WarmVm};
+use super::{OpError, identity, slot};
 
 impl Actor {
     /// Brings a recorded fork that owns its bytes to its target. A fork that cannot be
@@ -60,9 +60,22 @@ impl Actor {
 
     /// Becomes the machine that was prepared: all it lacks is an identity.
     async fn take_over(&mut self, warm: WarmFork) -> Result<(), OpError> {
-        let WarmVm { vm, link, events } = warm.machine().await?;
+        let WarmVm {
+            vm,
+            link,
+            events,
+            seat,
+        } = warm.machine().await?;
         crate::metrics::warm_fork("taken");
         self.vm = Some(vm);
+        if let Some(seat) = seat {
+            let Seat { lease, policy } = *seat;
+            self.record_lease(Some(slot::recorded(&lease))).await?;
+            let own = self.policy();
+            if own != policy {
+                self.ctx.network.get()?.set_policy(lease.slot, own).await?;
+            }
+        }
         self.look().await;
         self.show_busy();
         let image_record = self.image_record().await?;

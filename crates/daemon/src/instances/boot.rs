@@ -58,7 +58,8 @@ impl Actor {
 
     async fn boot(&mut self) -> Result<(), OpError> {
         let image = self.image_record().await?;
-        let plan = self.launch_plan()?;
+        let mut plan = self.launch_plan()?;
+        plan.nic = self.take_slot().await?;
         let vm = self.ctx.driver.launch(plan).await?;
         self.vm = Some(vm);
         self.look().await;
@@ -250,6 +251,7 @@ impl Actor {
         self.journal
             .note(&format!("the VMM ended by itself: {reason}"));
         self.forget_vm();
+        self.release_slot().await;
         if self.record.standby.is_some() {
             // Its memory was safe already; only its end was missing.
             self.clear_intent().await;

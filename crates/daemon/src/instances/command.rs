@@ -1,6 +1,6 @@
 //! What an instance's actor can be told, and how it answers.
 
-use model::{ForkAsk, InstanceId, InstanceRecord, Name, PostFork, Tags, Target};
+use model::{ForkAsk, InstanceId, InstanceRecord, Name, PolicyPatch, PostFork, Tags, Target};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
@@ -34,6 +34,8 @@ pub struct Patch {
     pub tags: Option<Tags>,
     /// Environment of later starts, merged.
     pub env: BTreeMap<String, String>,
+    /// What it may do on the network, at once.
+    pub network: PolicyPatch,
 }
 
 /// A fork request, checked for form.
@@ -49,6 +51,8 @@ pub struct ForkOrder {
     pub tags: Option<Tags>,
     /// Replaces the source's hook.
     pub post_fork: Option<PostFork>,
+    /// Changes to what the source may do on the network.
+    pub network: PolicyPatch,
     /// Whose spec the forks inherit, when that is not the memory's owner.
     pub heir_of: Option<Box<InstanceRecord>>,
 }
@@ -73,7 +77,7 @@ pub(super) enum Command {
     /// Record forks and hand their bytes over.
     Fork(Box<ForkOrder>),
     /// Be the fork that the record describes.
-    BecomeFork(Birth),
+    BecomeFork(Box<Birth>),
     /// Change the record.
     Update(Patch),
     /// End the forks that were prepared ahead.

@@ -11,6 +11,7 @@ use model::{InstanceSpec, UnixMillis};
 
 use super::OpError;
 use super::layout::Layout;
+use super::slot::Networking;
 use super::warm::WarmPolicy;
 use crate::store::Store;
 
@@ -56,6 +57,8 @@ pub struct Context {
     pub boot: Option<BootFiles>,
     /// Forks and restores that may be started at one time.
     pub starts: tokio::sync::Semaphore,
+    /// Where machines are connected.
+    pub network: Networking,
     /// Forks that are prepared ahead.
     pub warm: WarmPolicy,
     /// The wall clock.

@@ -4,6 +4,7 @@ use guest::LinkError;
 use hypervisor::VmmError;
 use memory::ImageError;
 use model::Refusal;
+use network::NetworkError;
 
 use crate::store::StoreError;
 
@@ -37,6 +38,9 @@ pub enum OpError {
     /// The memory image failed.
     #[error("the memory image failed")]
     Memory(#[from] ImageError),
+    /// The network failed.
+    #[error("the network failed")]
+    Network(#[from] NetworkError),
     /// A file operation failed.
     #[error("{what}")]
     Disk {

@@ -77,7 +77,9 @@ impl Instances {
             Ok((record, birth)) => {
                 let id = record.id.clone();
                 let handle = self.spawn(record);
-                send(&handle, Command::BecomeFork(birth)).await.map(|_| id)
+                send(&handle, Command::BecomeFork(Box::new(birth)))
+                    .await
+                    .map(|_| id)
             }
             Err(error) => Err(error),
         };

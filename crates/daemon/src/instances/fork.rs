@@ -11,7 +11,7 @@ use hypervisor::RamUse;
 use memory::{How, Image};
 use model::{
     ForkMode, ForkPlan, ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, MemoryOrigin,
-    Name, Target, VmmFact, fork_names, inherit, plan_fork,
+    Name, PolicyPatch, Target, VmmFact, fork_names, inherit, plan_fork,
 };
 use tracing::warn;
 
@@ -203,6 +203,13 @@ impl Actor {
         heir_of.spec.size = self.record.spec.size;
         heir_of.spec.vcpus = self.record.spec.vcpus;
         heir_of.spec.overlay_size = self.record.spec.overlay_size;
+        heir_of.spec.network.enabled = self.record.spec.network.enabled;
+        if !heir_of.spec.network.enabled && order.network != PolicyPatch::default() {
+            return Err(model::Refusal::request(
+                "the source has no network, so nothing can be said about that of a fork",
+            )
+            .into());
+        }
         let ids = warm
             .into_iter()
             .chain(std::iter::repeat_with(entropy::instance_id));
@@ -213,6 +220,8 @@ impl Actor {
                 let memory = memory_of(plan, image);
                 let mut record = inherit(&heir_of, id, name, parent.clone(), memory, now);
                 record.spec.env.extend(order.env.clone());
+                let network = &mut record.spec.network;
+                network.policy = order.network.applied_to(&network.policy);
                 if let Some(tags) = &order.tags {
                     record.spec.tags.clone_from(tags);
                 }

@@ -47,6 +47,9 @@ impl Actor {
         if let Err(error) = self.mend(repair, intent).await {
             warn!(instance = %self.id, why = %chain(&error), ?repair, "recovery failed");
         }
+        if self.vm.is_none() {
+            self.release_slot().await;
+        }
         self.drop_unused_images();
         self.show();
     }

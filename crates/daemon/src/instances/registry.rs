@@ -12,6 +12,7 @@ use super::actor::Actor;
 use super::command::{Command, Envelope, MAILBOX, Outcome, Patch, StartOverrides};
 use super::context::Context;
 use super::published::Published;
+use super::slot::Networking;
 use super::sweep::{Swept, sweep};
 use super::{OpError, chain};
 use crate::store::Found;
@@ -120,6 +121,12 @@ impl Instances {
             .keys()
             .map(|id| self.ctx.layout.instance(id))
             .collect()
+    }
+
+    /// Where instances are connected.
+    #[must_use]
+    pub fn network(&self) -> &Networking {
+        &self.ctx.network
     }
 
     /// Finds an instance by id, name or unique id prefix.

@@ -1,6 +1,6 @@
 //! Going to sleep and waking up.
 
-use hypervisor::{RamUse, RestorePlan, Vm, Wake};
+use hypervisor::{Nic, RamUse, RestorePlan, Vm, Wake};
 use memory::{Draft, How, Image, ManifestFacts, NewDisk};
 use model::{ImageId, InstanceId, Intent, MemoryMode, VmmFact};
 use protocol::Identity;
@@ -243,6 +243,7 @@ impl Actor {
             image: image.clone(),
             root: ctx.root_disk(&self.record.spec)?,
             ram,
+            nic: self.take_slot().await?,
         };
         let vm = restoring.restore(&ctx).await?;
         self.vm = Some(Arc::clone(&vm));
@@ -265,6 +266,7 @@ pub(super) struct Restoring {
     pub image: ImageId,
     pub root: PathBuf,
     pub ram: RamUse,
+    pub nic: Option<Nic>,
 }
 
 impl Restoring {
@@ -285,7 +287,7 @@ impl Restoring {
             root: self.root,
             disk,
             logs: self.dir.log_files(),
-            nic: None,
+            nic: self.nic,
             ram: self.ram,
             wake: Wake::Running,
         };

@@ -64,7 +64,7 @@ impl Actor {
         }
     }
 
-    /// Ends the VMM, if there is one; nothing of it is left afterwards. A VMM that cannot
+    /// Ends the VMM, if there is one; nothing of it is left afterwards, its slot included. A VMM that cannot
     /// even be killed stays known: forgetting it would leave it running for ever.
     pub(super) async fn end_vm(&mut self) -> Result<(), OpError> {
         if let Some(vm) = self.vm.clone()
@@ -74,6 +74,7 @@ impl Actor {
             vm.kill().await?;
         }
         self.forget_vm();
+        self.release_slot().await;
         Ok(())
     }
 

@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use guest::{Events, Link};
 use hypervisor::{RamUse, Vm, VmStatus};
+use model::network::Policy;
 use model::{ImageId, InstanceId, InstanceSpec, Target};
+use network::Lease;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -26,7 +28,7 @@ use super::context::{Context, RESUME_DEADLINE};
 use super::fork::hand_over;
 use super::layout::InstanceDir;
 use super::standby::{Restoring, blocking_op};
-use super::{OpError, chain, disk};
+use super::{OpError, chain, disk, slot};
 use crate::entropy;
 
 /// Time for the fork that was just made before the next one is prepared: whoever asked
@@ -47,6 +49,13 @@ pub(super) struct WarmVm {
     pub vm: Arc<dyn Vm>,
     pub link: Link,
     pub events: Events,
+    pub seat: Option<Box<Seat>>,
+}
+
+/// A warm fork's place on the network, and what it may do there as long as it is nobody.
+pub(super) struct Seat {
+    pub lease: Lease,
+    pub policy: Policy,
 }
 
 /// A warm fork, ready or on its way.
@@ -233,12 +242,9 @@ async fn end(ctx: &Context, fork: WarmFork) {
     match machine {
         Ok(machine) => {
             drop((machine.link, machine.events));
-            clear(
-                machine.vm.as_ref(),
-                &ctx.layout.instance(&fork.id),
-                &fork.id,
-            )
-            .await;
+            let dir = ctx.layout.instance(&fork.id);
+            clear(machine.vm.as_ref(), &dir, &fork.id).await;
+            leave(ctx, machine.seat).await;
         }
         Err(error) => debug!(fork = %fork.id, why = %chain(&error), "it was not made"),
     }
@@ -259,6 +265,12 @@ async fn remove(dir: &InstanceDir, id: &InstanceId) {
     }
 }
 
+async fn leave(ctx: &Context, seat: Option<Box<Seat>>) {
+    if let Some(seat) = seat {
+        slot::give_back(ctx, seat.lease.slot.0).await;
+    }
+}
+
 /// A warm fork in the making.
 struct Sapling {
     ctx: Arc<Context>,
@@ -274,23 +286,44 @@ impl Sapling {
         if let Ok(Err(_)) = tokio::time::timeout(PAUSE, hurried).await {
             return Err(OpError::NotFound);
         }
-        let made = self.restore().await;
-        match made {
-            Ok(vm) => match greet(&vm).await {
-                Ok((link, events)) => Ok(WarmVm { vm, link, events }),
-                Err(error) => {
-                    clear(vm.as_ref(), &self.dir, &self.id).await;
-                    Err(error)
-                }
-            },
+        let seat = self.take_seat().await?;
+        let restored = self.restore(seat.as_deref()).await;
+        let vm = match restored {
+            Ok(vm) => vm,
             Err(error) => {
                 remove(&self.dir, &self.id).await;
+                leave(&self.ctx, seat).await;
+                return Err(error);
+            }
+        };
+        match greet(&vm).await {
+            Ok((link, events)) => Ok(WarmVm {
+                vm,
+                link,
+                events,
+                seat,
+            }),
+            Err(error) => {
+                clear(vm.as_ref(), &self.dir, &self.id).await;
+                leave(&self.ctx, seat).await;
                 Err(error)
             }
         }
     }
 
-    async fn restore(&self) -> Result<Arc<dyn Vm>, OpError> {
+    /// As the template's heirs have it: one that asks for more gets that when it takes over.
+    async fn take_seat(&self) -> Result<Option<Box<Seat>>, OpError> {
+        let spec = self.spec.network.inherited();
+        if !spec.enabled {
+            return Ok(None);
+        }
+        let policy = spec.policy_in(&self.spec.tags);
+        let network = self.ctx.network.get()?;
+        let lease = network.take(self.id.as_str(), policy.clone()).await?;
+        Ok(Some(Box::new(Seat { lease, policy })))
+    }
+
+    async fn restore(&self, seat: Option<&Seat>) -> Result<Arc<dyn Vm>, OpError> {
         let root = self.ctx.root_disk(&self.spec)?;
         let (source, dir, image) = (self.source.clone(), self.dir.clone(), self.image.clone());
         blocking_op(move || hand_over(&source, Some(&image), &dir, Target::Running)).await?;
@@ -301,6 +334,7 @@ impl Sapling {
             image: self.image.clone(),
             root,
             ram: RamUse::Fork,
+            nic: seat.map(|seat| slot::nic(&seat.lease)),
         };
         restoring.restore(&self.ctx).await
     }

@@ -99,7 +99,7 @@ async fn values_that_cannot_be_have_codes_of_their_own() {
         ),
         ("platform", json!("windows/amd64"), "invalid_platform"),
         ("hypervisor", json!("other"), "invalid_request"),
-        ("network", json!({ "enabled": true }), "invalid_request"),
+        ("network", json!({ "allow": ["here"] }), "invalid_request"),
         ("skip_guest_agent", json!(true), "invalid_request"),
         ("env", json!({ "A=B": "" }), "invalid_request"),
         ("tags", json!({ "": "" }), "invalid_request"),

@@ -19,6 +19,7 @@ mod images;
 mod imports;
 mod lifecycle;
 mod locks;
+mod network;
 mod observing;
 mod oci;
 mod openapi;

@@ -113,3 +113,26 @@ fn a_tag_names_the_group_and_forks_inherit_no_ports() {
     let heir = spec.inherited();
     assert!(heir.enabled && heir.policy.publish.is_empty());
 }
+
+#[test]
+fn a_patch_changes_what_it_names_alone() {
+    let policy = publishing(vec![port(None, 80)]);
+    assert_eq!(PolicyPatch::default().applied_to(&policy), policy);
+    let patch = PolicyPatch {
+        upload: Some(Some(1_000_000)),
+        egress: Some(Egress::None),
+        publish: Some(vec![]),
+        ..PolicyPatch::default()
+    };
+    let changed = patch.applied_to(&policy);
+    assert_eq!(changed.bandwidth.upload, Some(1_000_000));
+    assert_eq!((changed.egress, changed.publish), (Egress::None, vec![]));
+    let lifted = PolicyPatch {
+        upload: Some(None),
+        ..PolicyPatch::default()
+    };
+    assert_eq!(
+        lifted.applied_to(&patch.applied_to(&policy)).bandwidth,
+        Bandwidth::default()
+    );
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use daemon::http::{AppState, Limits, router};
 use daemon::images::Images;
-use daemon::instances::{BootFiles, Context, Instances, Swept};
+use daemon::instances::{BootFiles, Context, Instances, Networking, Swept, held};
 use daemon::store::Store;
 use daemon::tokens::Tokens;
 use hypervisor::fake::FakeDriver;
@@ -14,6 +14,7 @@ use images::ImageStore;
 use memory::{Loader, Verified};
 use metrics_exporter_prometheus::PrometheusHandle;
 use model::UnixMillis;
+use network::fake::FakeNetwork;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::World;
@@ -136,9 +137,26 @@ fn context(world: &World) -> Arc<Context> {
             initrd: world.boot_file("initrd"),
         }),
         starts: tokio::sync::Semaphore::new(4),
+        network: network(world),
         warm: world.warm,
         now,
     })
+}
+
+fn network(world: &World) -> Networking {
+    let mut config =
+        network::Config::new("0a1b2c3d".parse().unwrap(), world.layout.root().join("net"));
+    config.pool = world.pool;
+    let records = world.records.instances().unwrap();
+    let records: Vec<_> = records
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.record)
+        .collect();
+    match FakeNetwork::open(&world.network, &config, &held(&records)) {
+        Ok((network, _)) => Networking::Ready(network),
+        Err(error) => Networking::Missing(error.to_string()),
+    }
 }
 
 /// One recorder for the whole process: that is how the metrics crate works.

@@ -7,6 +7,8 @@ use hypervisor::VmStatus;
 use memory::Image;
 use model::{InstanceId, InstanceRecord, State};
 
+use daemon::instances::Networking;
+
 use super::World;
 use super::verbs::PATIENCE;
 
@@ -132,8 +134,29 @@ impl World {
                 "a machine that nobody knows: {id}"
             );
         }
+        self.check_network(picture);
         let disks = names(&self.layout.root().join("disks"));
         assert!(disks.iter().all(|name| !name.starts_with('.')), "{disks:?}");
+    }
+
+    /// Exactly the machines that are up are on the network, where their records say.
+    fn check_network(&self, picture: &Picture) {
+        let Networking::Ready(network) = self.daemon().instances.network() else {
+            return;
+        };
+        let mut leased: Vec<_> = network
+            .leases()
+            .into_iter()
+            .map(|(owner, lease)| (owner, lease.slot.0))
+            .collect();
+        leased.sort();
+        let mut recorded = Vec::new();
+        for (id, portrait) in &picture.instances {
+            let wants = picture.machines.contains_key(id) && portrait.record.spec.network.enabled;
+            assert_eq!(portrait.record.lease.is_some(), wants, "slot of {id}");
+            recorded.extend(portrait.record.lease.map(|lease| (id.clone(), lease.slot)));
+        }
+        assert_eq!(leased, recorded, "slots in use and in records");
     }
 
     fn check_files(&self, record: &InstanceRecord) {

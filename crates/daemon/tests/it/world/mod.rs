@@ -48,6 +48,9 @@ pub(crate) struct World {
     _dir: TempDir,
     pub(crate) layout: Layout,
     pub(crate) host: FakeHost,
+    /// Its network.
+    pub(crate) network: network::fake::FakeHost,
+    pool: Option<network::Pool>,
     pub(crate) machines: Arc<Machines>,
     pub(crate) gate: Arc<Gate>,
     /// What the daemons of this host prepare ahead.
@@ -73,6 +76,22 @@ impl World {
         world
     }
 
+    /// As [`World::new`], with these outside addresses.
+    pub(crate) async fn with_pool(pool: &str) -> Self {
+        let mut world = Self::without_daemon();
+        world.pool = Some(pool.parse().unwrap());
+        world.start_daemon().await;
+        world
+    }
+
+    /// As [`World::new`], on a host with this network.
+    pub(crate) async fn with_network(network: network::fake::FakeHost) -> Self {
+        let mut world = Self::without_daemon();
+        world.network = network;
+        world.start_daemon().await;
+        world
+    }
+
     fn without_daemon() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().join("data"));
@@ -93,6 +112,8 @@ impl World {
             _dir: dir,
             layout,
             host: FakeHost::new(),
+            network: network::fake::FakeHost::new(),
+            pool: None,
             machines: Arc::default(),
             gate: Arc::default(),
             warm: WarmPolicy {

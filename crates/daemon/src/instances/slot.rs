@@ -1,0 +1,139 @@
+//! The place of a running machine on the network.
+//!
+//! A machine has a slot exactly as long as it has a VMM: taken and recorded before the VMM
+//! starts, given back after it has ended. What a crash leaves in between is seen at the next
+//! start, which gives back the slots of machines without a VMM.
+
+use std::sync::Arc;
+
+use hypervisor::Nic;
+use model::network::Policy;
+use model::{InstanceRecord, NetworkLease};
+use network::{Held, Lease, Network, Slot};
+use tracing::warn;
+
+use super::actor::Actor;
+use super::context::Context;
+use super::{OpError, chain};
+
+/// The network of this host, or why it has none.
+pub enum Networking {
+    /// Instances can be connected.
+    Ready(Arc<dyn Network>),
+    /// They cannot.
+    Missing(String),
+}
+
+impl Networking {
+    /// Whether there is one; what the host lacks otherwise.
+    pub(crate) fn available(&self) -> Result<(), &str> {
+        match self {
+            Self::Ready(_) => Ok(()),
+            Self::Missing(why) => Err(why),
+        }
+    }
+
+    /// The network.
+    ///
+    /// # Errors
+    /// What this host lacks.
+    pub(crate) fn get(&self) -> Result<&Arc<dyn Network>, OpError> {
+        match self {
+            Self::Ready(network) => Ok(network),
+            Self::Missing(why) => Err(OpError::HostNotReady(why.clone())),
+        }
+    }
+}
+
+/// The slots that records say are in use.
+pub fn held<'a>(records: impl IntoIterator<Item = &'a InstanceRecord>) -> Vec<Held> {
+    let leased = records.into_iter().filter_map(|record| {
+        let lease = record.lease?;
+        Some(Held {
+            owner: record.id.to_string(),
+            slot: Slot(lease.slot),
+            policy: record.spec.network.policy_in(&record.spec.tags),
+        })
+    });
+    leased.collect()
+}
+
+/// The card that a VMM gets in a slot.
+pub(super) fn nic(lease: &Lease) -> Nic {
+    Nic {
+        netns: lease.netns.clone(),
+        tap: lease.tap.clone(),
+        mac: network::guest::MAC,
+    }
+}
+
+pub(super) fn recorded(lease: &Lease) -> NetworkLease {
+    NetworkLease {
+        slot: lease.slot.0,
+        address: lease.address,
+    }
+}
+
+/// Gives a slot back where nobody waits for the outcome: what remains is cleaned at the next start.
+pub(super) async fn give_back(ctx: &Context, slot: u32) {
+    let Ok(network) = ctx.network.get() else {
+        return;
+    };
+    if let Err(error) = network.give_back(Slot(slot)).await {
+        warn!(slot, why = %chain(&error), "a network slot could not be given back");
+    }
+}
+
+impl Actor {
+    /// Takes a slot for the machine that is about to start, and records it. None if it is not
+    /// to be connected.
+    pub(super) async fn take_slot(&mut self) -> Result<Option<Nic>, OpError> {
+        if !self.record.spec.network.enabled {
+            return Ok(None);
+        }
+        // One that a failed attempt has left.
+        self.release_slot().await;
+        let lease = self
+            .ctx
+            .network
+            .get()?
+            .take(self.id.as_str(), self.policy())
+            .await?;
+        self.record_lease(Some(recorded(&lease))).await?;
+        Ok(Some(nic(&lease)))
+    }
+
+    /// Records a slot that is this machine's already.
+    pub(super) async fn record_lease(
+        &mut self,
+        lease: Option<NetworkLease>,
+    ) -> Result<(), OpError> {
+        let saved = self
+            .save(move |record, _| {
+                record.lease = lease;
+                Ok(())
+            })
+            .await;
+        if let (Err(_), Some(lease)) = (&saved, lease) {
+            give_back(&self.ctx, lease.slot).await;
+        }
+        saved
+    }
+
+    /// Gives the slot back, after the VMM has ended.
+    pub(super) async fn release_slot(&mut self) {
+        let Some(lease) = self.record.lease else {
+            return;
+        };
+        give_back(&self.ctx, lease.slot).await;
+        if let Err(error) = self.record_lease(None).await {
+            warn!(instance = %self.id, why = %chain(&error), "cannot record that the network slot is free");
+        }
+    }
+
+    /// What the machine may do on the network.
+    pub(super) fn policy(&self) -> Policy {
+        let spec = &self.record.spec;
+        spec.network.policy_in(&spec.tags)
+    }
+}
