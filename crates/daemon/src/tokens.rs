@@ -184,6 +184,46 @@ mod tests {
         );
     }
 
+    /// A token as another program that has the secret would make it.
+    fn made(tokens: &Tokens, algorithm: Algorithm, claims: &serde_json::Value) -> String {
+        encode(&Header::new(algorithm), claims, &tokens.encoding).unwrap()
+    }
+
+    #[test]
+    fn a_token_holds_until_it_expires() {
+        let (_dir, tokens) = tokens();
+        // Clocks may differ by a minute.
+        for (age, holds) in [(-60, true), (600, false)] {
+            let exp = jsonwebtoken::get_current_timestamp().saturating_add_signed(-age);
+            let claims = serde_json::json!({ "sub": "ann", "iat": 1, "exp": exp });
+            let token = made(&tokens, Algorithm::HS256, &claims);
+            assert_eq!(tokens.check(&token).is_ok(), holds, "{age}");
+        }
+        let endless = serde_json::json!({ "sub": "ann", "iat": 1 });
+        let token = made(&tokens, Algorithm::HS256, &endless);
+        assert!(tokens.check(&token).is_err(), "a token must expire");
+    }
+
+    #[test]
+    fn tokens_of_registries_and_other_algorithms_are_refused() {
+        let (_dir, tokens) = tokens();
+        let exp = jsonwebtoken::get_current_timestamp() + 60;
+        let claims = |extra: &str| {
+            let mut claims = serde_json::json!({ "sub": "ann", "iat": 1, "exp": exp });
+            claims[extra] = serde_json::json!([]);
+            claims
+        };
+        for extra in ["repos", "scope", "build_id"] {
+            let token = made(&tokens, Algorithm::HS256, &claims(extra));
+            let refused = tokens.check(&token);
+            assert!(matches!(refused, Err(TokenError::Registry)), "{extra}");
+        }
+        let token = made(&tokens, Algorithm::HS384, &claims("other"));
+        assert!(tokens.check(&token).is_err());
+        let token = made(&tokens, Algorithm::HS256, &claims("other"));
+        assert!(tokens.check(&token).is_ok());
+    }
+
     #[test]
     fn foreign_tampered_and_registry_tokens_are_refused() {
         let (_dir, tokens) = tokens();

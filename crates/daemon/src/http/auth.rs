@@ -77,12 +77,15 @@ fn scope(method: &Method, path: &str) -> Option<&'static str> {
     }
 }
 
-/// A token without a list of permissions may do everything.
+/// A token without a list of permissions may do everything. Spaces around a scope are
+/// part of the public contract.
 fn allows(claims: &Claims, needed: &str) -> bool {
-    claims
-        .permissions
-        .as_ref()
-        .is_none_or(|scopes| scopes.iter().any(|scope| scope == "*" || scope == needed))
+    claims.permissions.as_ref().is_none_or(|scopes| {
+        scopes
+            .iter()
+            .map(|scope| scope.trim())
+            .any(|scope| scope == "*" || scope == needed)
+    })
 }
 
 #[cfg(test)]
@@ -104,6 +107,17 @@ mod tests {
             (Method::GET, "/anything/else", "*"),
         ] {
             assert_eq!(scope(&method, path), Some(needed), "{method} {path}");
+        }
+    }
+    #[test]
+    fn scopes_may_stand_between_spaces() {
+        let claims: Claims = serde_json::from_value(serde_json::json!({
+            "sub": "ann", "iat": 1, "exp": 2, "permissions": [" instance:read ", "image:*"],
+        }))
+        .unwrap();
+        assert!(allows(&claims, "instance:read"));
+        for other in ["instance:write", "image:read", "*"] {
+            assert!(!allows(&claims, other), "{other}");
         }
     }
 }
