@@ -3,12 +3,23 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use axum::{Extension, Router};
-use tokio::net::{TcpListener, UnixListener};
-use tracing::info;
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tracing::{debug, info};
 
 use super::auth::Trusted;
+
+/// Silence after which a client is asked whether it is still there. An exec or a followed
+/// log may be silent for days; a client that vanished would keep its command for ever.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// Between two probes without an answer.
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// Probes without an answer after which the client counts as gone.
+const PROBES: u32 = 4;
 
 /// Open listeners.
 pub struct Listeners {
@@ -54,8 +65,23 @@ pub async fn serve(
         let _ = stop.wait_for(|stop| *stop).await;
     };
     let trusted = router.clone().layer(Extension(Trusted));
-    let tcp = axum::serve(listeners.tcp, router).with_graceful_shutdown(stopped(stop.clone()));
+    let tcp = listeners.tcp.tap_io(|stream| {
+        // It works without, only slower, or with clients that are missed later.
+        if let Err(error) = tune(stream) {
+            debug!(%error, "cannot set the options of a connection");
+        }
+    });
+    let tcp = axum::serve(tcp, router).with_graceful_shutdown(stopped(stop.clone()));
     let unix = axum::serve(listeners.unix, trusted).with_graceful_shutdown(stopped(stop));
     tokio::try_join!(tcp, unix)?;
     Ok(())
+}
+
+/// Sends what a terminal types at once, and notices clients that vanish.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    Ok(sockopt::set_socket_keepalive(stream, true)?)
 }
