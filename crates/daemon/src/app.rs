@@ -28,13 +28,17 @@ pub async fn run(config: Config) -> Result<()> {
     let layout = Layout::new(&config.data_dir);
     std::fs::create_dir_all(layout.instances())
         .with_context(|| format!("cannot create {}", config.data_dir.display()))?;
-    protect(&config)?;
+    protect(&config.data_dir, config.vmm_uid)?;
     let _lock = lock(&layout.lock())?;
     let metrics = crate::metrics::install()?;
     let store = Arc::new(Store::open(&layout.database()).context("cannot open the records")?);
     let roots = Arc::new(ImageStore::open(&layout.images()).context("cannot open the images")?);
     let verified = Verified::default();
-    let boot = boot_files(&config, &layout);
+    let boot = boot_files(&config, &layout)
+        .inspect_err(
+            |error| warn!(why = %format!("{error:#}"), "no guest kernel; run: coppice setup"),
+        )
+        .ok();
     let loader = Arc::new(Loader::new(verified.clone()));
     let driver = QemuDriver::new(qemu_config(&config, &layout, boot.as_ref())?, loader)
         .await
@@ -65,7 +69,13 @@ pub async fn run(config: Config) -> Result<()> {
     let images = Images::open(store, roots, now).await?;
     let listeners = Listeners::open(&config.listen, &config.socket)
         .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+        .with_context(|| {
+            format!(
+                "cannot listen on {} and {}",
+                config.listen,
+                config.socket.display()
+            )
+        })?;
     let tokens = Tokens::open(&layout.token_secret()).context("cannot read the token secret")?;
     let state = Arc::new(AppState {
         instances: Arc::clone(&instances),
@@ -78,19 +88,34 @@ pub async fn run(config: Config) -> Result<()> {
         metrics: metrics.clone(),
         now,
     });
+    answer(listeners, router(state), &instances, metrics).await?;
+    end_warm_forks(&instances).await;
+    Ok(())
+}
+
+/// Answers requests until the daemon is told to stop, and lets those under way end.
+async fn answer(
+    listeners: Listeners,
+    router: axum::Router,
+    instances: &Arc<Instances>,
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+) -> Result<()> {
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let housekeeping = tokio::spawn(crate::housekeeping::run(Arc::clone(&instances), metrics));
-    let server = tokio::spawn(serve(listeners, router(state), stopped));
-    wait_for_signal().await?;
+    let housekeeping = tokio::spawn(crate::housekeeping::run(Arc::clone(instances), metrics));
+    let mut server = tokio::spawn(serve(listeners, router, stopped));
+    tokio::select! {
+        signal = wait_for_signal() => signal?,
+        // Nobody could reach a daemon without its server.
+        ended = &mut server => return ended?.context("the server ended by itself"),
+    }
     info!("stopping; machines run on");
-    // Nobody listens any more only if the server has ended by itself.
+    // The server holds the other end until it has ended.
     let _ = stop.send(true);
     housekeeping.abort();
     match tokio::time::timeout(STOP_DEADLINE, server).await {
         Ok(result) => result??,
         Err(_) => warn!("some requests did not end in time"),
     }
-    end_warm_forks(&instances).await;
     Ok(())
 }
 
@@ -107,17 +132,18 @@ fn parallel_starts() -> usize {
     2 * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Memory images hold whatever was in the guests' memory: nobody else may read them.
-/// VMMs with a user of their own must be able to reach their files by name.
-fn protect(config: &Config) -> Result<()> {
+/// Memory images hold whatever was in the guests' memory, records their environments:
+/// nobody else may come near. VMMs with a user of their own must be able to reach their
+/// files by name, so their group, and no other, may pass through the directory.
+fn protect(data_dir: &Path, vmm_uid: Option<u32>) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let mode = if config.vmm_uid.is_some() {
-        0o711
-    } else {
-        0o700
-    };
-    std::fs::set_permissions(&config.data_dir, std::fs::Permissions::from_mode(mode))
-        .with_context(|| format!("cannot protect {}", config.data_dir.display()))
+    let refused = || format!("cannot protect {}", data_dir.display());
+    if vmm_uid.is_some() {
+        // VMMs run with the group of the same number.
+        std::os::unix::fs::chown(data_dir, None, vmm_uid).with_context(refused)?;
+    }
+    let mode = if vmm_uid.is_some() { 0o710 } else { 0o700 };
+    std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(mode)).with_context(refused)
 }
 
 /// One daemon owns a data directory.
@@ -133,20 +159,20 @@ fn lock(path: &Path) -> Result<std::fs::File> {
     Ok(file)
 }
 
-fn boot_files(config: &Config, layout: &Layout) -> Option<BootFiles> {
+/// What machines boot with: the configured files, else what setup installed.
+pub(crate) fn boot_files(config: &Config, layout: &Layout) -> Result<BootFiles> {
     if let Some((kernel, initrd)) = config.boot.clone() {
-        return Some(BootFiles { kernel, initrd });
-    }
-    match Assets::open(&layout.boot()) {
-        Ok(assets) => Some(BootFiles {
-            kernel: assets.kernel,
-            initrd: assets.initrd,
-        }),
-        Err(error) => {
-            warn!(why = %crate::instances::chain(&error), "no guest kernel; run: coppice setup");
-            None
+        for path in [&kernel, &initrd] {
+            std::fs::File::open(path)
+                .with_context(|| format!("cannot read the configured {}", path.display()))?;
         }
+        return Ok(BootFiles { kernel, initrd });
     }
+    let assets = Assets::open(&layout.boot())?;
+    Ok(BootFiles {
+        kernel: assets.kernel,
+        initrd: assets.initrd,
+    })
 }
 
 /// The driver's configuration, also for `doctor`.
@@ -195,4 +221,31 @@ fn now() -> UnixMillis {
     UnixMillis(since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn the_data_directory_is_closed_to_all_but_the_daemon_and_its_vmms() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let own = rustix::process::getegid().as_raw();
+        let group = if rustix::process::geteuid().is_root() {
+            own + 4711
+        } else {
+            own
+        };
+        for (vmm_uid, mode) in [(None, 0o700), (Some(group), 0o710), (None, 0o700)] {
+            protect(dir.path(), vmm_uid).unwrap();
+            let meta = std::fs::metadata(dir.path()).unwrap();
+            assert_eq!(meta.permissions().mode() & 0o777, mode, "{vmm_uid:?}");
+            if let Some(group) = vmm_uid {
+                assert_eq!(meta.gid(), group);
+            }
+        }
+    }
 }

@@ -169,29 +169,43 @@ impl Given {
 
     fn complete(self) -> Result<Config> {
         let data_dir = self.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-        let data_dir = std::path::absolute(&data_dir)
-            .with_context(|| format!("{} is no path", data_dir.display()))?;
+        let data_dir = absolute(data_dir)?;
         let boot = match (self.kernel, self.initrd) {
-            (Some(kernel), Some(initrd)) => Some((kernel, initrd)),
+            (Some(kernel), Some(initrd)) => Some((absolute(kernel)?, absolute(initrd)?)),
             (None, None) => None,
             _ => anyhow::bail!("kernel and initrd belong together: give both or neither"),
         };
         let warm = warm_policy(self.warm_forks, self.warm_idle.as_deref())?;
         Ok(Config {
-            socket: self
-                .socket
-                .unwrap_or_else(|| data_dir.join("coppiced.sock")),
+            socket: match self.socket {
+                Some(socket) => absolute(socket)?,
+                None => data_dir.join("coppiced.sock"),
+            },
             data_dir,
             listen: self.listen.unwrap_or_else(|| DEFAULT_LISTEN.to_owned()),
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
-            qemu: self.qemu,
+            qemu: self.qemu.map(program).transpose()?,
             accelerator: self.accelerator.unwrap_or(Accelerator::Auto),
             machine: self.machine.unwrap_or(Machine::Microvm),
             boot,
             vmm_uid: self.vmm_uid,
             warm,
         })
+    }
+}
+
+/// VMMs do not start in the directory that the daemon was started in.
+fn absolute(path: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("{} is no path", path.display()))
+}
+
+/// A bare name is looked for in the PATH.
+fn program(path: PathBuf) -> Result<PathBuf> {
+    if path.components().count() > 1 {
+        absolute(path)
+    } else {
+        Ok(path)
     }
 }
 
@@ -226,6 +240,30 @@ mod tests {
         assert_eq!(config.log_format, LogFormat::Json);
         assert_eq!(config.socket, Path::new("/data/coppiced.sock"));
         assert_eq!(config.accelerator, Accelerator::Auto);
+    }
+
+    #[test]
+    fn paths_hold_wherever_a_machine_is_started() {
+        let given = Given {
+            data_dir: Some("data".into()),
+            socket: Some("s".into()),
+            kernel: Some("boot/vmlinuz".into()),
+            initrd: Some("boot/initrd".into()),
+            qemu: Some("./qemu".into()),
+            ..Given::default()
+        };
+        let config = given.complete().unwrap();
+        let (kernel, initrd) = config.boot.unwrap();
+        let qemu = config.qemu.unwrap();
+        for path in [config.data_dir, config.socket, kernel, initrd, qemu] {
+            assert!(path.is_absolute(), "{}", path.display());
+        }
+        let given = Given {
+            qemu: Some("qemu-system-x86_64".into()),
+            ..Given::default()
+        };
+        let qemu = given.complete().unwrap().qemu.unwrap();
+        assert_eq!(qemu, Path::new("qemu-system-x86_64"), "from the PATH");
     }
 
     #[test]

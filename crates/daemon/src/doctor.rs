@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use boot::Assets;
 use hypervisor::qemu::{KvmVerdict, probe};
 use serde::Serialize;
 
-use crate::app::qemu_config;
+use crate::app::{boot_files, qemu_config};
 use crate::config::Config;
 use crate::instances::{BootFiles, Layout, chain};
 
@@ -43,10 +42,7 @@ pub struct Finding {
 /// about KVM.
 pub async fn examine(config: &Config) -> Result<Vec<Finding>> {
     let layout = Layout::new(&config.data_dir);
-    let boot = Assets::open(&layout.boot()).map(|assets| BootFiles {
-        kernel: assets.kernel,
-        initrd: assets.initrd,
-    });
+    let boot = boot_files(config, &layout);
     let mut findings = vec![privileges(), space(&config.data_dir)];
     let files = boot.as_ref().ok();
     match probe(&qemu_config(config, &layout, files)?).await {
@@ -74,11 +70,23 @@ pub async fn examine(config: &Config) -> Result<Vec<Finding>> {
     }
     findings.push(tool("mkfs.erofs", "erofs-utils"));
     findings.push(tool("mkfs.ext4", "e2fsprogs"));
-    findings.push(match boot {
-        Ok(files) => ok("guest kernel", files.kernel.display().to_string()),
-        Err(error) => missing("guest kernel", chain(&error), "coppice setup"),
-    });
+    findings.push(kernel(boot, config.boot.is_some()));
     Ok(findings)
+}
+
+fn kernel(boot: Result<BootFiles>, configured: bool) -> Finding {
+    match boot {
+        Ok(files) => ok("guest kernel", files.kernel.display().to_string()),
+        Err(error) => missing(
+            "guest kernel",
+            format!("{error:#}"),
+            if configured {
+                "correct kernel and initrd in the configuration, or leave them out and run: coppice setup"
+            } else {
+                "coppice setup"
+            },
+        ),
+    }
 }
 
 /// Whether instances can run.
@@ -160,5 +168,40 @@ fn tool(name: &'static str, package: &str) -> Finding {
             "not in the PATH".to_owned(),
             &format!("apt-get install {package}"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Given;
+
+    fn kernel_finding(kernel: Option<&Path>, data_dir: &Path) -> Finding {
+        let empty = data_dir.join("empty.toml");
+        std::fs::write(&empty, "").unwrap();
+        let given = Given {
+            data_dir: Some(data_dir.to_owned()),
+            kernel: kernel.map(Path::to_owned),
+            initrd: kernel.map(Path::to_owned),
+            ..Given::default()
+        };
+        let config = Config::resolve(given, Some(&empty)).unwrap();
+        let boot = boot_files(&config, &Layout::new(data_dir));
+        super::kernel(boot, config.boot.is_some())
+    }
+
+    #[test]
+    fn a_configured_kernel_counts_and_a_wrong_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel = dir.path().join("vmlinuz");
+        let found = kernel_finding(Some(&kernel), dir.path());
+        assert_eq!(found.grade, Grade::Missing);
+        assert!(found.found.contains("vmlinuz"), "{found:?}");
+        assert!(found.remedy.unwrap().contains("configuration"));
+        std::fs::write(&kernel, "").unwrap();
+        let found = kernel_finding(Some(&kernel), dir.path());
+        assert_eq!(found.grade, Grade::Ok, "{found:?}");
+        let found = kernel_finding(None, dir.path());
+        assert_eq!(found.remedy.as_deref(), Some("coppice setup"));
     }
 }

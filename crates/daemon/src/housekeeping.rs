@@ -12,24 +12,39 @@ use crate::logs;
 
 /// How often expired instances are looked for.
 const EXPIRY_TICK: Duration = Duration::from_secs(1);
-/// Ticks between two looks at what grows slowly: logs, and samples of metrics that
-/// nobody collects.
-const ROTATION_TICKS: u32 = 10;
+/// How often it is looked at what grows slowly: logs, and samples of metrics that nobody
+/// collects.
+const UPKEEP_TICK: Duration = Duration::from_secs(10);
 
-/// Runs for ever.
+/// Runs for ever. Logs do not wait for instances: a deletion waits for its turn, and a
+/// guest can write a lot meanwhile.
 pub(crate) async fn run(instances: Arc<Instances>, metrics: PrometheusHandle) {
-    let mut tick = tokio::time::interval(EXPIRY_TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    for count in 1_u32.. {
-        tick.tick().await;
+    tokio::join!(expire(&instances), keep_up(&instances, &metrics));
+}
+
+async fn expire(instances: &Arc<Instances>) {
+    let mut ticks = ticks(EXPIRY_TICK);
+    loop {
+        ticks.tick().await;
         if let Err(failed) = instances.reap().await {
             error!(why = %chain(&failed), "cannot look for expired instances");
         }
-        if count.is_multiple_of(ROTATION_TICKS) {
-            rotate(&instances).await;
-            metrics.run_upkeep();
-        }
     }
+}
+
+async fn keep_up(instances: &Arc<Instances>, metrics: &PrometheusHandle) {
+    let mut ticks = ticks(UPKEEP_TICK);
+    loop {
+        ticks.tick().await;
+        rotate(instances).await;
+        metrics.run_upkeep();
+    }
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
 }
 
 async fn rotate(instances: &Arc<Instances>) {
