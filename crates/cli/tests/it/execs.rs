@@ -77,6 +77,9 @@ async fn play(socket: &mut WebSocket, start: &ExecStart) {
     };
     let exit = serde_json::to_string(&ExecExit { exit_code: code }).expect("it serialises");
     socket.send(Message::text(exit)).await.expect("sent");
+    // As the daemon does: closing under a client that still sends would take the exit
+    // code from it.
+    while let Some(Ok(_)) = socket.recv().await {}
 }
 
 async fn text(socket: &mut WebSocket) -> String {
