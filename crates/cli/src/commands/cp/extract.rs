@@ -149,7 +149,10 @@ impl Extractor {
         self.open = Some(Open {
             file,
             path,
-            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(header.mtime),
+            // A guest may name any time; one that no clock can show is left out.
+            modified: SystemTime::UNIX_EPOCH
+                .checked_add(Duration::from_secs(header.mtime))
+                .unwrap_or(SystemTime::UNIX_EPOCH),
         });
         Ok(())
     }
@@ -235,6 +238,21 @@ mod tests {
         );
         let closed = fs::metadata(scratch.path().join("copy/closed")).expect("there");
         assert_eq!(closed.permissions().mode() & 0o7777, 0o500);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_no_reason_to_fail() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let target = scratch.path().join("copy");
+        let mut extractor = Extractor::new(target.clone());
+        let late = CpHeader {
+            mtime: u64::MAX,
+            ..file("late")
+        };
+        extractor.begin(&late).expect("a good entry");
+        extractor.end().expect("complete");
+        let modified = fs::metadata(target).expect("there").modified();
+        assert_eq!(modified.expect("a time"), SystemTime::UNIX_EPOCH);
     }
 
     #[test]
