@@ -1,7 +1,9 @@
 //! Arguments of commands that move instances between states.
 
 use api::instances::InstanceState;
-use clap::Args;
+use clap::{ArgGroup, Args};
+
+use crate::words::{Pair, parse_pair};
 
 #[derive(Debug, Args)]
 pub(crate) struct InstancesArgs {
@@ -21,6 +23,28 @@ pub(crate) struct StartArgs {
     /// Command that replaces the present one from now on
     #[arg(last = true, value_name = "CMD")]
     pub(crate) cmd: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group(
+    ArgGroup::new("change").required(true).multiple(true).args(["env", "tags", "no_tags", "ttl"])
+))]
+pub(crate) struct UpdateArgs {
+    /// Instances
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub(crate) instances: Vec<String>,
+    /// Set a variable of later starts; KEY alone passes the value on
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = parse_pair)]
+    pub(crate) env: Vec<Pair>,
+    /// Label it so instead of as it is now
+    #[arg(short = 'l', long = "tag", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) tags: Vec<Pair>,
+    /// Take all labels off
+    #[arg(long, conflicts_with = "tags")]
+    pub(crate) no_tags: bool,
+    /// Remove it after this time from now, such as 90s or 1h30m; 0s for never
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) ttl: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! Arguments of commands that make instances.
 
+use api::instances::PostFork;
 use clap::{Args, ValueEnum};
 
 use crate::words::{Pair, parse_pair};
@@ -45,6 +46,29 @@ pub(crate) struct CreateArgs {
     /// Do not wait for the agent; exec and cp will not work
     #[arg(long)]
     pub(crate) skip_guest_agent: bool,
+    #[command(flatten)]
+    pub(crate) post_fork: PostForkArgs,
+}
+
+/// What copies run to become machines of their own.
+#[derive(Debug, Args)]
+pub(crate) struct PostForkArgs {
+    /// Line for `/bin/sh` that each copy runs before it counts as running; when it fails there is no copy
+    #[arg(long, value_name = "LINE")]
+    post_fork: Option<String>,
+    /// Longest that the line may take, 55s at most [default: 30s]
+    #[arg(long, value_name = "DURATION", requires = "post_fork")]
+    post_fork_timeout: Option<String>,
+}
+
+impl PostForkArgs {
+    pub(crate) fn hook(self) -> Option<PostFork> {
+        let line = self.post_fork?;
+        Some(PostFork {
+            command: vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
+            timeout: self.post_fork_timeout,
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +118,8 @@ pub(crate) struct ForkArgs {
     /// Label the copies instead of inheriting the source's labels
     #[arg(short = 'l', long = "tag", value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub(crate) tags: Vec<Pair>,
+    #[command(flatten)]
+    pub(crate) post_fork: PostForkArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

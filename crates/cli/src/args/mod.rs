@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use guest::{CpArgs, ExecArgs, LogSourceArg, LogsArgs};
 pub(crate) use image::{ImageCommand, ImageImportArgs, ImageRmArgs};
-pub(crate) use life::{InstancesArgs, RmArgs, StartArgs, WaitArgs};
+pub(crate) use life::{InstancesArgs, RmArgs, StartArgs, UpdateArgs, WaitArgs};
 pub(crate) use look::{InspectArgs, PsArgs, StatsArgs, TreeArgs};
 pub(crate) use make::{CreateArgs, ForkArgs, RunArgs, TargetArg};
 
@@ -92,6 +92,8 @@ pub(crate) enum RemoteCommand {
     Start(StartArgs),
     /// Shut instances down
     Stop(InstancesArgs),
+    /// Change labels, time to live and variables of instances
+    Update(UpdateArgs),
     /// Save the memory of instances and free their host
     Standby(InstancesArgs),
     /// Wake instances from standby

@@ -58,7 +58,7 @@ pub(super) fn request(args: CreateArgs) -> Result<CreateInstanceRequest, Failure
         entrypoint: entrypoint(args.entrypoint),
         cmd: (!args.cmd.is_empty()).then_some(args.cmd),
         skip_guest_agent: args.skip_guest_agent.then_some(true),
-        post_fork: None,
+        post_fork: args.post_fork.hook(),
     })
 }
 

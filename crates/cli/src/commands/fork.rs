@@ -62,7 +62,7 @@ async fn request(client: &Client, args: ForkArgs) -> Result<ForkRequest, Failure
         template_id,
         env: (!env.is_empty()).then_some(env),
         tags: (!tags.is_empty()).then_some(tags),
-        post_fork: None,
+        post_fork: args.post_fork.hook(),
         network: None,
     })
 }

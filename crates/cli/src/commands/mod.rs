@@ -33,6 +33,8 @@ mod stats;
 
 mod tree;
 
+mod update;
+
 mod wait;
 
 use std::process::ExitCode;
@@ -86,6 +88,7 @@ async fn remote(
         C::Cp(args) => cp::cp(client, printer, args).await,
         C::Start(args) => start::start(client, printer, args).await,
         C::Stop(args) => act::act(client, printer, Action::Stop, args).await,
+        C::Update(args) => update::update(client, printer, args).await,
         C::Standby(args) => act::act(client, printer, Action::Standby, args).await,
         C::Restore(args) => act::act(client, printer, Action::Restore, args).await,
         C::Promote(args) => act::act(client, printer, Action::Promote, args).await,

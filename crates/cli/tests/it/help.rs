@@ -20,6 +20,7 @@ fn every_command_explains_itself() {
         "cp",
         "start",
         "stop",
+        "update",
         "standby",
         "restore",
         "promote",
@@ -46,6 +47,9 @@ fn a_command_that_is_not_there_is_a_usage_error() {
     check("usage-unknown", &["frobnicate"]);
     check("usage-fork-count", &["fork", "base", "--count", "1001"]);
     check("usage-rm-nothing", &["rm"]);
+    check("usage-update-nothing", &["update", "web"]);
+    let late = ["fork", "base", "--post-fork-timeout", "5s"];
+    check("usage-fork-timeout-of-nothing", &late);
 }
 
 #[test]

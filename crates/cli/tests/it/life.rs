@@ -167,10 +167,37 @@ fn one_fork_is_one_instance() {
                 "web",
                 "--share-memory",
                 "--target-state",
-                "Standby"
+                "Standby",
+                "--post-fork",
+                "systemctl reload app",
+                "--post-fork-timeout",
+                "5s"
             ]
         )
     );
+}
+
+#[test]
+fn update_sends_what_is_to_change() {
+    let fake = Script::default()
+        .ok(
+            "PATCH /instances/base",
+            &instance("base", InstanceState::Stopped),
+        )
+        .ok("PATCH /instances/web", &template("web", 2))
+        .serve();
+    let args = [
+        "update", "base", "web", "-e", "A=1", "-l", "team=a", "--ttl", "0s",
+    ];
+    insta::assert_snapshot!("update", transcript(&fake, &args));
+    let fake = Script::default()
+        .ok("PATCH /instances/web", &template("web", 2))
+        .serve();
+    let args = ["update", "web", "--no-tags"];
+    insta::assert_snapshot!("update-no-tags", transcript(&fake, &args));
+    let gone = Script::default().serve();
+    let args = ["update", "gone", "--ttl", "1h"];
+    insta::assert_snapshot!("update-gone", transcript(&gone, &args));
 }
 
 #[test]
