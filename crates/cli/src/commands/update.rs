@@ -22,6 +22,7 @@ pub(crate) async fn update(
         expires_at: None,
         tags: (args.no_tags || !tags.is_empty()).then_some(tags),
         env: (!env.is_empty()).then_some(env),
+        network: None,
     };
     for name in &args.instances {
         match client.update_instance(name, &request).await {

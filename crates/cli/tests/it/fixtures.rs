@@ -113,8 +113,6 @@ pub(crate) fn stats(
             forks: instance.fork_count,
             resident_bytes: 120 * MIB,
             saved_bytes: saved * MIB,
-            warm_forks: 1,
-            warm_private_bytes: 2 * MIB,
         }),
     }
 }
