@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use protocol::{Failure, FailureKind, Identity, MachineId, StartSpec};
@@ -12,6 +13,7 @@ use crate::enclosure::Enclosure;
 use crate::freezer::Freezer;
 use crate::identity::IdentityFiles;
 use crate::machine::{Machine, StandIn};
+use crate::network::{self, Network};
 use crate::root::Writable;
 use crate::{boot, root, sys};
 
@@ -22,6 +24,7 @@ pub(crate) struct Guest {
     /// A kernel that has none runs programs all the same; only images cannot be taken.
     freezer: io::Result<Freezer>,
     root: Option<Root>,
+    network: Option<Network>,
     /// How often this memory became another machine.
     generation: u64,
 }
@@ -37,6 +40,7 @@ struct Root {
 struct Person<'a> {
     instance_id: &'a str,
     hostname: &'a str,
+    address: Option<Ipv4Addr>,
     machine_id: MachineId,
     entropy: &'a [u8],
     wall_clock_ns: u64,
@@ -52,6 +56,7 @@ impl Guest {
             random,
             freezer: Freezer::create(),
             root: None,
+            network: None,
             generation: 0,
         })
     }
@@ -79,6 +84,7 @@ impl Guest {
         };
         let Person {
             hostname,
+            address,
             machine_id,
             instance_id,
             ..
@@ -86,7 +92,7 @@ impl Guest {
         step(
             "write the identity",
             root.identity
-                .write(hostname, machine_id, instance_id, self.generation),
+                .write(hostname, address, machine_id, instance_id, self.generation),
         )
     }
 }
@@ -110,24 +116,45 @@ impl Machine for Guest {
         self.become_person(&Person {
             instance_id: &spec.instance_id,
             hostname: &spec.hostname,
+            address: spec.network.as_ref().map(|network| network.address),
             machine_id: spec.machine_id,
             entropy: &spec.entropy,
             wall_clock_ns: spec.wall_clock_ns,
         })?;
-        step("bring the loopback interface up", sys::interface_up("lo"))
+        step("bring the loopback interface up", network::loopback_up())?;
+        if let Some(config) = spec.network.clone() {
+            self.network = Some(step("set up the network", Network::bring_up(config))?);
+        }
+        Ok(())
     }
 
     fn assume(&mut self, identity: &Identity) -> Result<(), Failure> {
+        if identity.network.is_some() && self.network.is_none() {
+            return Err(Failure::new(
+                FailureKind::Phase,
+                "the machine was started without a network",
+            ));
+        }
         if identity.new_machine {
             self.generation += 1;
         }
+        let known = self.network.as_ref().map(Network::config);
+        let network = identity.network.as_ref().or(known);
         self.become_person(&Person {
             instance_id: &identity.instance_id,
             hostname: &identity.hostname,
+            address: network.map(|network| network.address),
             machine_id: identity.machine_id,
             entropy: &identity.entropy,
             wall_clock_ns: identity.wall_clock_ns,
-        })
+        })?;
+        match &mut self.network {
+            Some(network) => step(
+                "wake the network",
+                network.wake(identity.network.as_ref(), identity.new_machine),
+            ),
+            None => Ok(()),
+        }
     }
 
     fn rehearse(&mut self) -> Result<(), Failure> {
@@ -137,6 +164,9 @@ impl Machine for Guest {
         )?;
         if let Some(root) = &self.root {
             step("write the identity again", root.identity.rewrite())?;
+        }
+        if let Some(network) = &self.network {
+            network.rehearse();
         }
         step("freeze nothing", self.freezer()?.rehearse())
     }

@@ -8,6 +8,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -24,9 +25,8 @@ pub(crate) const MOUNTED: [(&str, &str); 3] = [
     ("machine-id", "/etc/machine-id"),
 ];
 
-/// Address that stands for the machine itself in `/etc/hosts`, as Debian does it: it needs no
-/// network.
-const OWN_ADDRESS: &str = "127.0.1.1";
+/// Address that stands for a machine without a network in `/etc/hosts`, as Debian does it.
+const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 
 /// The files, open.
 #[derive(Debug)]
@@ -40,30 +40,21 @@ pub(crate) struct IdentityFiles {
 impl IdentityFiles {
     /// Makes the files in `directory`; `hosts` is what the image has under that name.
     pub(crate) fn create(directory: &Path, hosts: &str) -> io::Result<Self> {
-        let open = |name: &str| {
-            let mut options = OpenOptions::new();
-            options
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o644)
-                .open(directory.join(name))
-        };
         let files = IdentityFiles {
-            hostname: open("hostname")?,
-            hosts: open("hosts")?,
-            machine_id: open("machine-id")?,
-            generation: open("generation")?,
+            hostname: create(directory, "hostname")?,
+            hosts: create(directory, "hosts")?,
+            machine_id: create(directory, "machine-id")?,
+            generation: create(directory, "generation")?,
         };
         files.hosts.write_all_at(hosts.as_bytes(), 0)?;
         Ok(files)
     }
 
-    /// Writes who the machine is.
+    /// Writes who the machine is. `address` is its own in its network, if it has one.
     pub(crate) fn write(
         &self,
         hostname: &str,
+        address: Option<Ipv4Addr>,
         machine_id: MachineId,
         instance_id: &str,
         generation: u64,
@@ -72,7 +63,11 @@ impl IdentityFiles {
         let known = content(&self.hosts)?;
         replace(
             &self.hosts,
-            hosts_with(&String::from_utf8_lossy(&known), hostname),
+            hosts_with(
+                &String::from_utf8_lossy(&known),
+                address.unwrap_or(OWN_ADDRESS),
+                hostname,
+            ),
         )?;
         replace(&self.machine_id, machine_id_text(machine_id))?;
         replace(
@@ -95,6 +90,18 @@ impl IdentityFiles {
     }
 }
 
+/// Makes an empty file that everybody may read.
+pub(crate) fn create(directory: &Path, name: &str) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(directory.join(name))
+}
+
 fn content(mut file: &File) -> io::Result<Vec<u8>> {
     io::Seek::rewind(&mut file)?;
     let mut bytes = Vec::new();
@@ -102,7 +109,7 @@ fn content(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn replace(file: &File, content: impl AsRef<[u8]>) -> io::Result<()> {
+pub(crate) fn replace(file: &File, content: impl AsRef<[u8]>) -> io::Result<()> {
     let content = content.as_ref();
     file.write_all_at(content, 0)?;
     file.set_len(content.len() as u64)
@@ -110,12 +117,13 @@ fn replace(file: &File, content: impl AsRef<[u8]>) -> io::Result<()> {
 
 /// The text with one line for the machine itself, other lines as they were; a complete file when
 /// there was none.
-fn hosts_with(known: &str, hostname: &str) -> String {
-    let own = format!("{OWN_ADDRESS}\t{hostname}");
+fn hosts_with(known: &str, address: Ipv4Addr, hostname: &str) -> String {
+    let address = address.to_string();
+    let own = format!("{address}\t{hostname}");
     if known.trim().is_empty() {
         return format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{own}\n");
     }
-    let is_own = |line: &&str| line.split_whitespace().next() == Some(OWN_ADDRESS);
+    let is_own = |line: &&str| line.split_whitespace().next() == Some(&address);
     let mut lines: Vec<&str> = known.lines().filter(|line| !is_own(line)).collect();
     lines.push(&own);
     lines.join("\n") + "\n"
@@ -135,13 +143,18 @@ mod tests {
 
     #[test]
     fn hosts_keeps_foreign_lines() {
-        let first = hosts_with("", "web-1");
+        let first = hosts_with("", OWN_ADDRESS, "web-1");
         assert!(first.contains("127.0.0.1\tlocalhost\n") && first.ends_with("127.0.1.1\tweb-1\n"));
         let edited = first.replace("127.0.1.1\tweb-1", "127.0.1.1 web-1\n10.0.0.9 db");
-        let second = hosts_with(&edited, "web-2");
+        let second = hosts_with(&edited, OWN_ADDRESS, "web-2");
         assert!(second.contains("10.0.0.9 db\n") && second.ends_with("127.0.1.1\tweb-2\n"));
         assert!(!second.contains("web-1"));
-        assert_eq!(hosts_with(&second, "web-2"), second);
+        assert_eq!(hosts_with(&second, OWN_ADDRESS, "web-2"), second);
+        let address = Ipv4Addr::new(10, 0, 0, 2);
+        let third = hosts_with(&second, address, "web-3");
+        assert!(third.ends_with("10.0.0.2\tweb-3\n"), "{third}");
+        let fourth = hosts_with(&third, address, "web-4");
+        assert!(!fourth.contains("web-3") && fourth.ends_with("10.0.0.2\tweb-4\n"));
     }
 
     #[test]
@@ -149,9 +162,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = IdentityFiles::create(dir.path(), "10.1.1.1 from-the-image\n").unwrap();
         files
-            .write("a-rather-long-name", [0xab; 16], "id1", 10)
+            .write("a-rather-long-name", None, [0xab; 16], "id1", 10)
             .unwrap();
-        files.write("web-2", [0x01; 16], "id2", 2).unwrap();
+        files.write("web-2", None, [0x01; 16], "id2", 2).unwrap();
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(read("hostname"), "web-2\n");
         assert_eq!(read("hosts"), "10.1.1.1 from-the-image\n127.0.1.1\tweb-2\n");

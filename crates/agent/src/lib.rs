@@ -20,6 +20,7 @@ mod launch;
 mod log;
 mod machine;
 mod modules;
+mod network;
 mod paths;
 mod poller;
 mod ports;

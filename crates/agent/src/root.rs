@@ -147,10 +147,22 @@ pub(crate) fn mount_identity() -> io::Result<IdentityFiles> {
     let directory = Path::new(identity::DIRECTORY);
     let files = IdentityFiles::create(directory, &String::from_utf8_lossy(&known))?;
     for (name, target) in identity::MOUNTED {
-        make_mount_point(target).map_err(|error| told(target, error))?;
-        mount_bind(directory.join(name), target).map_err(|error| told(target, error.into()))?;
+        mount_over(name, target)?;
     }
     Ok(files)
+}
+
+/// Makes an empty file beside those of the identity and mounts it over `target`.
+pub(crate) fn mount_file(name: &str, target: &str) -> io::Result<fs::File> {
+    let file = identity::create(Path::new(identity::DIRECTORY), name)?;
+    mount_over(name, target)?;
+    Ok(file)
+}
+
+fn mount_over(name: &str, target: &str) -> io::Result<()> {
+    make_mount_point(target).map_err(|error| told(target, error))?;
+    let file = Path::new(identity::DIRECTORY).join(name);
+    mount_bind(file, target).map_err(|error| told(target, error.into()))
 }
 
 /// Something a file can be mounted on. A link that leads nowhere gives way.

@@ -82,36 +82,6 @@ pub(crate) fn child_signals() -> io::Result<OwnedFd> {
     }
 }
 
-/// Brings a network interface up.
-pub(crate) fn interface_up(name: &str) -> io::Result<()> {
-    // SAFETY: asks for a new descriptor, which is ours.
-    let socket = unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        check(fd)?;
-        OwnedFd::from_raw_fd(fd)
-    };
-    // SAFETY: an all-zero ifreq is a valid value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let room = request.ifr_name.len() - 1;
-    for (to, from) in request.ifr_name.iter_mut().take(room).zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
-    // SAFETY: both requests read and write `request` only; SIOCGIFFLAGS sets the union member used.
-    unsafe {
-        check(libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCGIFFLAGS,
-            &raw mut request,
-        ))?;
-        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
-        check(libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFFLAGS,
-            &raw const request,
-        ))
-    }
-}
-
 /// Lets this process run ahead of all that is not real-time, or among them. Its children are always
 /// among them.
 pub(crate) fn run_ahead(ahead: bool) -> io::Result<()> {

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::modinfo::{self, ModInfo};
 use crate::{BootError, files};
 
+/// What guests can do without: a kernel may be built without it. `tcp_diag` lets a fork abort the
+/// connections of the machine it was made of.
+const WELCOME: [&str; 1] = ["tcp_diag"];
+
 /// Drivers and file systems of every guest. Transports come first so that devices are found while the
 /// rest is still being loaded. What is built into the kernel is left out later.
 const WANTED: [&str; 9] = [
@@ -72,6 +76,11 @@ impl ModuleTree {
         let mut order = LoadOrder::default();
         for name in WANTED {
             self.visit(name, &mut order)?;
+        }
+        for name in WELCOME {
+            if self.files.contains_key(name) {
+                self.visit(name, &mut order)?;
+            }
         }
         Ok(order.modules)
     }

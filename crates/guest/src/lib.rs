@@ -22,8 +22,8 @@ pub use events::{Events, GuestEvent};
 pub use exec::{ExecInput, ExecOutput, ExecSession, Output};
 pub use link::{Link, Started};
 pub use protocol::{
-    EntryHeader, EntryKind, ExecSpec, ExitStatus, Failure, FailureKind, GuestPhase, HookResult,
-    Identity, MAX_CHUNK, MIN_ENTROPY, MachineId, Owner, PathFacts, PathInfo, PathKind, PostFork,
-    ProgramExit, ResumeReport, StartSpec, TerminalSize, UploadKind, UploadSpec,
+    EntryHeader, EntryKind, ExecSpec, ExitStatus, Failure, FailureKind, GuestNetwork, GuestPhase,
+    HookResult, Identity, MAX_CHUNK, MIN_ENTROPY, MachineId, Owner, PathFacts, PathInfo, PathKind,
+    PostFork, ProgramExit, ResumeReport, StartSpec, TerminalSize, UploadKind, UploadSpec,
 };
 pub use transfer::{Download, DownloadItem, Upload};

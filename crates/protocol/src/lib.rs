@@ -16,6 +16,7 @@ mod frame;
 mod lifecycle;
 mod limits;
 mod message;
+mod network;
 
 pub use credit::{SendWindow, Unreported};
 pub use exec::{ExecSpec, ExitStatus, OutputKind, TerminalSize};
@@ -32,3 +33,4 @@ pub use limits::{
     VERSION_MAX, VERSION_MIN,
 };
 pub use message::{CallId, Hello, HelloAck, ToGuest, ToHost};
+pub use network::GuestNetwork;

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
 use crate::failure::FailureKind;
 use crate::limits::MIN_ENTROPY;
+use crate::{Failure, GuestNetwork};
 
 /// The 128 bits behind `/etc/machine-id`.
 pub type MachineId = [u8; 16];
@@ -58,6 +58,8 @@ pub struct StartSpec {
     pub user: String,
     /// Signal that asks the program to end.
     pub stop_signal: i32,
+    /// Addresses of the machine's network card; `None` leaves it down.
+    pub network: Option<GuestNetwork>,
 }
 
 impl StartSpec {
@@ -76,7 +78,7 @@ impl StartSpec {
                 "stop_signal is not a signal number",
             ));
         }
-        Ok(())
+        self.network.as_ref().map_or(Ok(()), GuestNetwork::validate)
     }
 }
 
@@ -95,10 +97,14 @@ pub struct Identity {
     pub entropy: Vec<u8>,
     /// Wall clock, nanoseconds since 1970.
     pub wall_clock_ns: u64,
-    /// `true` for a fork, `false` when the same machine goes on.
+    /// `true` for a fork, `false` when the same machine goes on. A new machine has none of the TCP
+    /// connections that the other one had with the world outside: they are aborted.
     pub new_machine: bool,
     /// Command that must succeed before the machine counts as resumed.
     pub post_fork: Option<PostFork>,
+    /// The network from now on; `None` leaves it as it was. A machine that was started without one
+    /// cannot get one.
+    pub network: Option<GuestNetwork>,
 }
 
 impl Identity {
@@ -107,7 +113,8 @@ impl Identity {
     /// # Errors
     /// A [`Failure`] of kind `Invalid` that names the field.
     pub fn validate(&self) -> Result<(), Failure> {
-        validate_identity(&self.hostname, &self.entropy)
+        validate_identity(&self.hostname, &self.entropy)?;
+        self.network.as_ref().map_or(Ok(()), GuestNetwork::validate)
     }
 }
 

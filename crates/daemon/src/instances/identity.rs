@@ -41,6 +41,7 @@ pub(super) fn start_spec(record: &InstanceRecord, image: &ImageRecord) -> StartS
         workdir: image.working_dir.clone(),
         user: image.user.clone(),
         stop_signal: signal_number(&image.stop_signal).unwrap_or(SIGTERM),
+        network: None,
     }
 }
 
@@ -58,6 +59,7 @@ pub(super) fn identity(
         wall_clock_ns: wall_clock_ns(),
         new_machine,
         post_fork: new_machine.then(|| hook(record, image)).flatten(),
+        network: None,
     }
 }
 
@@ -71,6 +73,7 @@ pub(super) fn again(spec: StartSpec) -> Identity {
         wall_clock_ns: wall_clock_ns(),
         new_machine: false,
         post_fork: None,
+        network: None,
     }
 }
 

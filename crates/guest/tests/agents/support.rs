@@ -245,6 +245,7 @@ pub(crate) fn start_spec(argv: &[&str]) -> StartSpec {
         workdir: String::new(),
         user: String::new(),
         stop_signal: 15,
+        network: None,
     }
 }
 
@@ -257,6 +258,7 @@ pub(crate) fn identity(hostname: &str) -> Identity {
         wall_clock_ns: 2,
         new_machine: true,
         post_fork: None,
+        network: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use guest::{Events, ExecSpec, Identity, Link, MachineId, Output, StartSpec};
+use guest::{Events, ExecSpec, GuestNetwork, Identity, Link, MachineId, Output, StartSpec};
 use hypervisor::Vm;
 
 /// For anything a guest is asked; it boots in two to three seconds on an idle host.
@@ -16,6 +16,11 @@ pub(crate) async fn connect(vm: &dyn Vm) -> (Link, Events) {
 
 /// Sets a booted machine up with a program that does nothing.
 pub(crate) async fn start(vm: &dyn Vm) {
+    start_in(vm, None).await;
+}
+
+/// As [`start`], in a network.
+pub(crate) async fn start_in(vm: &dyn Vm, network: Option<GuestNetwork>) {
     let spec = StartSpec {
         instance_id: "conformance".into(),
         hostname: "conformance".into(),
@@ -24,6 +29,7 @@ pub(crate) async fn start(vm: &dyn Vm) {
         wall_clock_ns: now(),
         argv: vec!["/bin/sleep".into(), "1000000".into()],
         stop_signal: 15,
+        network,
         ..StartSpec::default()
     };
     let (link, _events) = connect(vm).await;
@@ -40,6 +46,7 @@ pub(crate) fn identity() -> Identity {
         wall_clock_ns: now(),
         new_machine: true,
         post_fork: None,
+        network: None,
     }
 }
 

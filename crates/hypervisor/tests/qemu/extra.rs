@@ -7,19 +7,22 @@ use hypervisor::Nic;
 use hypervisor::conformance::{Scenario, Subject};
 use hypervisor::qemu::MachineChoice;
 
-use crate::speed;
 use crate::subject::Qemu;
+use crate::{connected, speed};
 
 type Run = for<'a> fn(&'a Qemu) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Tests by name.
-pub(crate) const ALL: [(&str, Run); 5] = [
+pub(crate) const ALL: [(&str, Run); 6] = [
     ("q35_restores", |subject| Box::pin(q35_restores(subject))),
     ("unprivileged_restores", |subject| {
         Box::pin(unprivileged_restores(subject))
     }),
     ("a_lost_network_is_told", |subject| {
         Box::pin(a_lost_network_is_told(subject))
+    }),
+    ("connections_end_with_their_machine", |subject| {
+        Box::pin(connected::connections_end_with_their_machine(subject))
     }),
     ("kvm_is_judged", |subject| Box::pin(kvm_is_judged(subject))),
     ("redialled_at_once", |subject| {

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod agent;
+mod connected;
 mod extra;
 mod network;
 mod speed;

@@ -15,13 +15,13 @@ use hypervisor::{
 use memory::{Draft, How, Image, ImageId, ManifestFacts, NewDisk, PAGE_BYTES};
 use tokio::net::UnixStream;
 
-use crate::agent;
 use crate::subject::{DISK_BYTES, Qemu};
+use crate::{agent, network};
 
 const ROUNDS: usize = 20;
 
 /// For anything a guest is asked.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Machine {
     pub(crate) vm: Arc<dyn Vm>,
@@ -100,7 +100,7 @@ fn logs(dir: &Path) -> LogFiles {
 }
 
 /// Times of the parts of a standby, in the order they happen.
-async fn standby(machine: Machine) -> (Image, u64, Vec<(&'static str, Duration)>) {
+pub(crate) async fn standby(machine: Machine) -> (Image, u64, Vec<(&'static str, Duration)>) {
     let mut times = Vec::new();
     let mut began = Instant::now();
     let mut lap = |name, times: &mut Vec<_>| {
@@ -181,7 +181,18 @@ fn plan(subject: &Qemu, image: &Image) -> (RestorePlan, PathBuf) {
 }
 
 async fn fork(subject: &Qemu, driver: &QemuDriver, image: &Image) -> Machine {
-    let (plan, dir) = plan(subject, image);
+    fork_in(subject, driver, image, None).await
+}
+
+/// A fork with this card.
+pub(crate) async fn fork_in(
+    subject: &Qemu,
+    driver: &QemuDriver,
+    image: &Image,
+    nic: Option<Nic>,
+) -> Machine {
+    let (mut plan, dir) = plan(subject, image);
+    plan.nic = nic;
     let chain = plan.disk.clone();
     Machine {
         vm: driver.restore(plan).await.unwrap(),
@@ -278,11 +289,20 @@ async fn start_by_hand(subject: &Qemu, model: &Machine, image: &Image) -> Durati
 
 /// What a machine that was kept ready still has to do when it is wanted, with and without a rehearsal.
 pub(crate) async fn measure_rehearsal(subject: &Qemu) {
+    measure_rehearsal_with(subject, None).await;
+    if let Some(nic) = subject.nic() {
+        println!("  in a network:");
+        measure_rehearsal_with(subject, Some(nic)).await;
+    }
+}
+
+async fn measure_rehearsal_with(subject: &Qemu, nic: Option<Nic>) {
     let driver = subject
         .driver_with(MachineChoice::Microvm, Arc::default())
         .await;
-    let machine = boot_with(subject, &driver).await;
-    subject.first_contact(machine.vm.as_ref()).await;
+    let machine = launch(subject, &driver, nic.clone()).await.unwrap();
+    let network = nic.as_ref().map(|_| network::for_guest());
+    agent::start_in(machine.vm.as_ref(), network).await;
     let (link, _events) = agent::connect(machine.vm.as_ref()).await;
     link.quiesce(PATIENCE).await.unwrap();
     let (image, _, _) = standby(machine).await;
@@ -290,7 +310,7 @@ pub(crate) async fn measure_rehearsal(subject: &Qemu) {
     let mut times = [const { [const { Vec::new() }; 4] }; 2];
     for round in 0..2 * ROUNDS {
         let rehearsed = round % 2;
-        let fork = fork(subject, &driver, &image).await;
+        let fork = fork_in(subject, &driver, &image, nic.clone()).await;
         let (link, _events) = agent::connect(fork.vm.as_ref()).await;
         let began = Instant::now();
         if rehearsed == 1 {

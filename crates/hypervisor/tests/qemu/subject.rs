@@ -54,6 +54,11 @@ impl Qemu {
         Self::new(self.assets.clone())
     }
 
+    /// `None` where none can be made.
+    pub(crate) fn network(&self) -> Option<&Network> {
+        self.network.get_or_init(Network::make).as_ref()
+    }
+
     fn dir(&self) -> &Path {
         self.dir.as_ref().unwrap().path()
     }
@@ -211,8 +216,7 @@ impl Subject for Qemu {
     }
 
     fn nic(&self) -> Option<Nic> {
-        let network = self.network.get_or_init(Network::make);
-        network.as_ref().map(Network::nic)
+        self.network().map(Network::nic)
     }
 
     /// A fork that answers a few commands writes 3 MB.

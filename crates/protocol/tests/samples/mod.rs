@@ -5,6 +5,14 @@ use protocol::*;
 /// Every message of the host.
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn to_guest() -> Vec<ToGuest> {
+    let network = GuestNetwork {
+        address: [10, 0, 0, 2].into(),
+        prefix: 30,
+        gateway: [10, 0, 0, 1].into(),
+        mtu: 1500,
+        dns: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        search: vec!["internal".into()],
+    };
     let identity = Identity {
         instance_id: "i2".into(),
         hostname: "web-2".into(),
@@ -17,6 +25,7 @@ pub(crate) fn to_guest() -> Vec<ToGuest> {
             env: vec![("K".into(), "V".into())],
             timeout_ms: 10_000,
         }),
+        network: Some(network.clone()),
     };
     let spec = StartSpec {
         instance_id: "i1".into(),
@@ -29,6 +38,7 @@ pub(crate) fn to_guest() -> Vec<ToGuest> {
         workdir: "/srv".into(),
         user: "web:www".into(),
         stop_signal: 15,
+        network: Some(network),
     };
     let exec = ExecSpec {
         argv: vec!["ls".into()],
