@@ -84,6 +84,20 @@ pub enum NetworkError {
     Teardown(Vec<NetworkError>),
 }
 
+impl NetworkError {
+    pub(crate) fn io(
+        action: &'static str,
+        object: impl fmt::Display,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let object = object.to_string();
+        move |source| Self::Io {
+            action,
+            object,
+            source,
+        }
+    }
+}
+
 fn list(lacks: &[Lack]) -> String {
     let words: Vec<_> = lacks.iter().map(Lack::to_string).collect();
     words.join(". ")

@@ -3,13 +3,14 @@
 //! Every machine with a network has a *slot*: a network namespace with a TAP for the guest and a veth to the host.
 //! Inside every slot the guest has the same address, gateway and MAC ([`guest`]), so a memory image can go on in
 //! any slot; outside, each slot has an address of its own from a [`Pool`]. [`Network`] is what the daemon asks;
-//! `fake` (feature `fake`) does it in memory.
+//! [`linux`] does it on the kernel, `fake` (feature `fake`) in memory.
 
 mod config;
 mod error;
 pub mod guest;
 mod host;
 mod lease;
+pub mod linux;
 pub mod plan;
 mod pool;
 

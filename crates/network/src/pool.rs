@@ -43,9 +43,12 @@ impl Pool {
         }
     }
 
-    /// Blocks tried one after the other when none is configured: a corner of 10/8 that few networks use.
+    /// Blocks tried one after the other when none is configured: corners of 10/8 and 172.16/12 that few networks use.
     pub fn defaults() -> impl Iterator<Item = Self> {
-        (208..=223).map(|second| Self(Ipv4Net::new_assert(Ipv4Addr::new(10, second, 0, 0), 16)))
+        let ten = (208..=223).map(|second| Ipv4Addr::new(10, second, 0, 0));
+        let other = (24..=31).map(|second| Ipv4Addr::new(172, second, 0, 0));
+        ten.chain(other)
+            .map(|first| Self(Ipv4Net::new_assert(first, 16)))
     }
 
     /// The block.

@@ -34,6 +34,11 @@ impl Names {
         &self.mark
     }
 
+    /// Directory shared by all daemons.
+    pub fn run_root(&self) -> &Path {
+        &self.run_root
+    }
+
     /// Directory of this daemon below the shared one.
     pub fn run_dir(&self) -> PathBuf {
         self.run_root.join(self.mark.as_str())

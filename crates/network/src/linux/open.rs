@@ -1,0 +1,162 @@
+//! Opening a network: what is held is taken over, everything else of the mark is removed.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::net::SocketAddrV4;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
+
+use tokio::sync::Notify;
+
+use super::inner::{Inner, elements_of};
+use super::kernel::Kernel;
+use super::slot::SlotPlan;
+use super::{check, claim, leftovers, sysctl};
+use crate::plan::{Book, Names};
+use crate::{Bandwidth, Config, Held, Lack, LeftoverKind, NetworkError, Opened, Pool};
+
+/// MTU of hosts without a default route, that of Ethernet.
+const ETHERNET: u16 = 1500;
+
+pub(super) fn open(config: &Config, held: &[Held]) -> Result<(Inner, Opened), NetworkError> {
+    let (fatal, lacks): (Vec<_>, Vec<_>) = check::check().into_iter().partition(|lack| lack.fatal);
+    if !fatal.is_empty() {
+        return Err(NetworkError::NotReady(fatal));
+    }
+    let mut opened = Opened {
+        lacks,
+        ..Opened::default()
+    };
+    let names = Names::new(config);
+    directories(&names)?;
+    let lock = leftovers::lock(&names)?.ok_or_else(|| NetworkError::MarkInUse {
+        mark: names.mark().to_string(),
+    })?;
+    let pool = claim::claim(&names, config.pool)?;
+    let (uplinks, mtu) = claim::uplinks().map_err(NetworkError::io("list", "routes"))?;
+    let mtu = config.mtu.or(mtu).unwrap_or(ETHERNET);
+    let mut book = Book::new(pool);
+    for one in held {
+        if !book.hold(one) {
+            opened.lost.push(one.slot);
+        }
+    }
+    let used: Vec<_> = book
+        .used()
+        .map(|(slot, _, policy)| (slot, policy.bandwidth))
+        .collect();
+    let elements = used
+        .iter()
+        .map(|(slot, _)| (*slot, elements_of(&names, &book, *slot)));
+    // Before anything is removed or made: what runs goes on, and what is nobody's is cut off.
+    let mut kernel = Kernel::load(&names, pool, dns(config, pool), elements.collect())?;
+    remove_unowned(&names, &book, &mut opened)?;
+    for (slot, bandwidth) in used {
+        let Some(plan) = SlotPlan::new(&names, pool, mtu, slot) else {
+            continue;
+        };
+        if let Err(error) = take_over(&plan, bandwidth, &mut opened) {
+            tracing::error!(%error, %slot, "a slot in use cannot be made again");
+            let _ = book.give_back(slot);
+            book.removed(slot);
+            kernel.apply(slot, elements_of(&names, &book, slot))?;
+            opened.lost.push(slot);
+        }
+    }
+    forward(&uplinks, &mut opened);
+    let inner = Inner {
+        names,
+        pool,
+        mtu,
+        ready: config.ready,
+        book: Mutex::new(book),
+        kernel: Mutex::new(kernel),
+        dirty: Mutex::new(VecDeque::new()),
+        work: Notify::new(),
+        freed: Notify::new(),
+        _lock: lock,
+    };
+    Ok((inner, opened))
+}
+
+fn directories(names: &Names) -> Result<(), NetworkError> {
+    let dir = names.netns_dir();
+    fs::create_dir_all(&dir)
+        .and_then(|()| fs::set_permissions(names.run_dir(), fs::Permissions::from_mode(0o700)))
+        .map_err(NetworkError::io("make directory", dir.display()))
+}
+
+fn dns(config: &Config, pool: Pool) -> Option<SocketAddrV4> {
+    config.dns.map(|server| {
+        if server.ip().is_unspecified() {
+            SocketAddrV4::new(pool.host(), server.port())
+        } else {
+            server
+        }
+    })
+}
+
+fn remove_unowned(names: &Names, book: &Book, opened: &mut Opened) -> Result<(), NetworkError> {
+    for object in leftovers::all(names.run_root())? {
+        if object.mark != names.mark().as_str()
+            || object.kind == LeftoverKind::Table
+            || object.name == names.anchor()
+        {
+            continue;
+        }
+        let slot = leftovers::slot_of(names, &object);
+        if slot.is_some_and(|slot| book.get(slot).is_some()) {
+            continue;
+        }
+        match leftovers::remove(&object) {
+            Ok(()) => opened.removed.push(object),
+            // It is tried again when a slot of this number is made, and the doctor tells it.
+            Err(error) => {
+                tracing::warn!(%error, name = object.name, "a leftover cannot be removed");
+            }
+        }
+        if let Some(plan) = slot.and_then(|slot| SlotPlan::new(names, book.pool(), ETHERNET, slot))
+            && let Err(error) = plan.forget()
+        {
+            tracing::warn!(%error, "connections of a leftover remain");
+        }
+    }
+    Ok(())
+}
+
+fn take_over(
+    plan: &SlotPlan,
+    bandwidth: Bandwidth,
+    opened: &mut Opened,
+) -> Result<(), NetworkError> {
+    if plan.is_whole() {
+        opened.adopted.push(plan.slot);
+    } else {
+        plan.make()?;
+        opened.remade.push(plan.slot);
+    }
+    plan.shape(&bandwidth)
+}
+
+/// Lets answers from outside pass: the kernel asks the interface on which a packet came in.
+fn forward(uplinks: &[String], opened: &mut Opened) {
+    for uplink in uplinks {
+        let name = format!("ipv4/conf/{uplink}/forwarding");
+        match sysctl::set(&name, "1") {
+            Ok(None) => {}
+            Ok(Some(old)) => {
+                let dotted = format!("net.ipv4.conf.{uplink}.forwarding: {old} -> 1");
+                tracing::info!(
+                    change = dotted,
+                    "forwarding was turned on for the instances' network"
+                );
+                opened.changed.push(dotted);
+            }
+            Err(error) => opened.lacks.push(Lack {
+                what: format!("forwarding cannot be turned on for {uplink} ({error})"),
+                remedy: format!("run: sysctl -w net.ipv4.conf.{uplink}.forwarding=1"),
+                fatal: false,
+            }),
+        }
+    }
+}
