@@ -14,8 +14,10 @@ pub struct Limits {
     pub unpacked_bytes: u64,
     /// Bytes of one file.
     pub file_bytes: u64,
-    /// Entries of all layers together.
+    /// Entries of all layers together, with the directories that are made on the way to them.
     pub entries: u64,
+    /// Bytes of the paths of all these together; they are kept in memory.
+    pub names_bytes: u64,
     /// How many times larger a layer may be than it is compressed. Only looked at above
     /// [`Limits::RATIO_FREE_BYTES`].
     pub compression_ratio: u64,
@@ -39,6 +41,7 @@ impl Limits {
             Limit::UnpackedBytes => self.unpacked_bytes,
             Limit::FileBytes => self.file_bytes,
             Limit::Entries => self.entries,
+            Limit::NamesBytes => self.names_bytes,
             Limit::CompressionRatio => self.compression_ratio,
             Limit::PathBytes => self.path_bytes,
             Limit::PathDepth => self.path_depth,
@@ -65,6 +68,8 @@ impl Default for Limits {
             // What the size field of a plain tar header can say, rounded down.
             file_bytes: 8 << 30,
             entries: 2_000_000,
+            // Large images have half a million paths of some 80 bytes.
+            names_bytes: 512 << 20,
             // Program text compresses 3 to 5 times, logs up to 20 times, zeros 1,000 times.
             compression_ratio: 200,
             // PATH_MAX of Linux, so that every path can be given to a system call.
@@ -89,6 +94,8 @@ pub enum Limit {
     FileBytes,
     /// [`Limits::entries`]
     Entries,
+    /// [`Limits::names_bytes`]
+    NamesBytes,
     /// [`Limits::compression_ratio`]
     CompressionRatio,
     /// [`Limits::path_bytes`]
@@ -108,6 +115,7 @@ impl fmt::Display for Limit {
             Self::UnpackedBytes => "unpacked size",
             Self::FileBytes => "size of a file",
             Self::Entries => "number of entries",
+            Self::NamesBytes => "length of all paths",
             Self::CompressionRatio => "compression ratio",
             Self::PathBytes => "length of a path",
             Self::PathDepth => "depth of a path",

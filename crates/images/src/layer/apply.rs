@@ -11,7 +11,7 @@ use super::attributes::Attributes;
 use super::blob::{LayerBlob, LayerReader};
 use super::path::{EntryPath, PathProblem};
 use super::record::{Extensions, Record, RecordProblem};
-use super::tree::{Tree, TreeProblem};
+use super::tree::{Place, Tree, TreeProblem};
 use crate::{ImportError, Limit, Limits, Refusal};
 
 /// Marks in names by which a layer deletes from the ones below.
@@ -25,6 +25,7 @@ pub(crate) struct Budget<'a> {
     limits: &'a Limits,
     bytes_left: Rc<Cell<u64>>,
     entries: u64,
+    names_bytes: u64,
 }
 
 impl<'a> Budget<'a> {
@@ -33,7 +34,26 @@ impl<'a> Budget<'a> {
             limits,
             bytes_left: Rc::new(Cell::new(limits.unpacked_bytes)),
             entries: 0,
+            names_bytes: 0,
         }
+    }
+
+    fn count_entries(&mut self, more: u64) -> Result<(), Problem> {
+        self.entries += more;
+        if self.entries > self.limits.entries {
+            return Err(Problem::Exceeds(Limit::Entries));
+        }
+        Ok(())
+    }
+
+    /// Counts what a place costs beyond the entry itself.
+    fn count_place(&mut self, place: &Place) -> Result<(), Problem> {
+        self.count_entries(place.made())?;
+        self.names_bytes += place.names_bytes();
+        if self.names_bytes > self.limits.names_bytes {
+            return Err(Problem::Exceeds(Limit::NamesBytes));
+        }
+        Ok(())
     }
 }
 
@@ -102,10 +122,7 @@ impl Layer<'_, '_> {
         for entry in entries {
             let mut entry = entry.map_err(Problem::Stream)?;
             self.entry = String::from_utf8_lossy(&entry.header().path_bytes()).into_owned();
-            self.budget.entries += 1;
-            if self.budget.entries > self.budget.limits.entries {
-                return Err(Problem::Exceeds(Limit::Entries));
-            }
+            self.budget.count_entries(1)?;
             if extensions.absorb(&mut entry)? {
                 continue;
             }
@@ -145,6 +162,7 @@ impl Layer<'_, '_> {
             return self.whiteout(parent, name);
         }
         let place = self.tree.place(parent, name, true)?;
+        self.budget.count_place(&place)?;
         match kind {
             EntryType::Regular | EntryType::Continuous => {
                 // Reading fails for other reasons than writing, and is told by what the body notes.

@@ -17,7 +17,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::{Attributes, proc_path, times};
-use super::walk::{self, file_type_at, open_directory};
+use super::walk::{self, Found, file_type_at, open_directory};
 use crate::{Limits, Refusal};
 
 /// Files being put together from layers.
@@ -61,9 +61,20 @@ pub(super) struct Place {
     /// From the root, without links.
     path: Vec<u8>,
     name: Vec<u8>,
+    made: u64,
 }
 
 impl Place {
+    /// Directories that were made on the way to it.
+    pub(super) fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// At most how many bytes of paths it and those directories have.
+    pub(super) fn names_bytes(&self) -> u64 {
+        self.path.len() as u64 * (1 + self.made)
+    }
+
     fn name(&self) -> &OsStr {
         OsStr::from_bytes(&self.name)
     }
@@ -104,16 +115,20 @@ impl Tree {
         name: &[u8],
         create: bool,
     ) -> Result<Place, TreeProblem> {
-        let (parent, mut path) =
-            walk::to_directory(self.root.as_fd(), parent, create, self.most_depth)?;
+        let Found {
+            dir,
+            mut path,
+            made,
+        } = walk::to_directory(self.root.as_fd(), parent, create, self.most_depth)?;
         if !path.is_empty() {
             path.push(b'/');
         }
         path.extend_from_slice(name);
         Ok(Place {
-            parent,
+            parent: dir,
             path,
             name: name.to_vec(),
+            made,
         })
     }
 
@@ -138,6 +153,7 @@ impl Tree {
             parent: self.root.try_clone()?,
             path: Vec::new(),
             name: b".".to_vec(),
+            made: 0,
         };
         self.directory_times.insert(Vec::new(), attributes.mtime);
         self.finish(&root, attributes, FileType::Directory)
@@ -233,7 +249,7 @@ impl Tree {
     /// Deletes what lower layers have in a directory, if it is there.
     pub(super) fn delete_lower_inside(&mut self, parent: &[Vec<u8>]) -> Result<(), TreeProblem> {
         match walk::to_directory(self.root.as_fd(), parent, false, self.most_depth) {
-            Ok((dir, path)) => self.delete_lower_children(&dir, &path),
+            Ok(found) => self.delete_lower_children(&found.dir, &found.path),
             Err(TreeProblem::Failed(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(problem) => Err(problem),
         }
@@ -310,6 +326,7 @@ impl Tree {
                 parent: dir.try_clone()?,
                 path: child,
                 name,
+                made: 0,
             })?;
         }
         Ok(())

@@ -19,14 +19,24 @@ pub(super) const DIRECTORY: OFlags = OFlags::PATH
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+/// A directory of the tree.
+pub(super) struct Found {
+    pub dir: OwnedFd,
+    /// Free of links.
+    pub path: Vec<u8>,
+    /// Directories that were made on the way.
+    pub made: u64,
+}
+
 /// Goes to a directory, component by component, following links within the tree. Directories that do
-/// not exist are made if `create`. Gives the directory with its path free of links.
+/// not exist are made if `create`.
 pub(super) fn to_directory(
     root: BorrowedFd<'_>,
     to: &[Vec<u8>],
     create: bool,
     most_depth: usize,
-) -> Result<(OwnedFd, Vec<u8>), TreeProblem> {
+) -> Result<Found, TreeProblem> {
+    let mut made = 0;
     let mut way: Vec<(OwnedFd, Vec<u8>)> = Vec::new();
     let mut ahead: VecDeque<Vec<u8>> = to.iter().cloned().collect();
     let mut links = 0;
@@ -61,7 +71,10 @@ pub(super) fn to_directory(
                 continue;
             }
             Some(_) => return Err(Refusal::ParentNotDirectory.into()),
-            None if create => fs::mkdirat(here, name, Mode::from_raw_mode(0o755))?,
+            None if create => {
+                fs::mkdirat(here, name, Mode::from_raw_mode(0o755))?;
+                made += 1;
+            }
             None => return Err(Errno::NOENT.into()),
         }
         let dir = open_directory(here, name)?;
@@ -73,7 +86,7 @@ pub(super) fn to_directory(
         Some((dir, _)) => dir,
         None => root.try_clone_to_owned()?,
     };
-    Ok((dir, path))
+    Ok(Found { dir, path, made })
 }
 
 pub(super) fn file_type_at(dir: impl AsFd, name: &OsStr) -> Result<Option<FileType>, Errno> {

@@ -214,7 +214,7 @@ fn every_limit_stops_an_import_and_names_the_entry() {
         .file("a/b/c/large", &"x".repeat(5000));
     let archive = Archive::oci(&[layer.finish()], Packing::Gzip);
     type Lower = fn(&mut Limits);
-    let cases: [(Lower, Limit, &str); 8] = [
+    let cases: [(Lower, Limit, &str); 10] = [
         (
             |limits| limits.archive_bytes = 1500,
             Limit::ArchiveBytes,
@@ -230,7 +230,14 @@ fn every_limit_stops_an_import_and_names_the_entry() {
             Limit::FileBytes,
             "a/b/c/large",
         ),
-        (|limits| limits.entries = 1, Limit::Entries, "a/b/c/large"),
+        // Two directories and a file, then one of each.
+        (|limits| limits.entries = 4, Limit::Entries, "a/b/c/large"),
+        (|limits| limits.entries = 2, Limit::Entries, "a/b/small"),
+        (
+            |limits| limits.names_bytes = 45,
+            Limit::NamesBytes,
+            "a/b/c/large",
+        ),
         (
             |limits| limits.path_bytes = 10,
             Limit::PathBytes,
