@@ -140,6 +140,12 @@ impl Daemon {
         self.run(&[]).await;
     }
 
+    /// [`Daemon::restart`] with more in the daemon's environment.
+    pub async fn restart_with(&mut self, environment: &[(&str, &str)]) {
+        self.kill();
+        self.run(environment).await;
+    }
+
     /// [`Daemon::kill`] and [`Daemon::revive`].
     pub async fn restart(&mut self) {
         self.kill();

@@ -221,6 +221,35 @@ async fn rule_4_6_a_damaged_image_is_refused_by_name_and_never_run() {
 }
 
 #[tokio::test]
+async fn rule_4_6_an_image_of_another_machine_is_refused_by_the_field_and_kept() {
+    let Some(mut daemon) = Daemon::start().await else {
+        return;
+    };
+    daemon.boot("a").await;
+    daemon.act("a", "standby").await.expect(200);
+    daemon.restart_with(&[("COPPICE_MACHINE", "q35")]).await;
+    for (action, body) in [
+        ("restore", json!({})),
+        ("fork", json!({"name": "f", "target_state": "Running"})),
+        ("fork", share("f")),
+    ] {
+        let answer = daemon.post(&format!("/instances/a/{action}"), body).await;
+        assert_eq!(
+            (answer.status, answer.code()),
+            (409, "image_mismatch"),
+            "{answer:?}"
+        );
+        assert!(answer.message().contains("vmm.machine"), "{answer:?}");
+        assert_eq!(daemon.show("a").await["state"], "Standby", "{action}");
+        assert_eq!(daemon.names().await, ["a"], "{action} left something");
+    }
+    // On the machine that it was taken from it still wakes.
+    daemon.restart().await;
+    daemon.act("a", "restore").await.expect(200);
+    assert_eq!(daemon.count("a").await, 1);
+}
+
+#[tokio::test]
 async fn rule_4_6_a_fork_of_a_damaged_template_is_refused_and_leaves_nothing() {
     let Some(mut daemon) = Daemon::start().await else {
         return;
