@@ -1,0 +1,36 @@
+//! One edge for each directory.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt};
+
+use super::Place;
+
+/// The held lock of a directory.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl Lock {
+    /// Makes the directory and locks it; `None` if another process has it.
+    pub(crate) fn take(place: &Place) -> io::Result<Option<Self>> {
+        let directory = place.directory();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        // The directory may be older, and what is in it is secret.
+        std::fs::set_permissions(directory, PermissionsExt::from_mode(0o700))?;
+        let mut options = OpenOptions::new();
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(place.lock())?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}

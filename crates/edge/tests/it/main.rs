@@ -1,0 +1,10 @@
+//! The edge by its sockets: clients, guests and the daemon are played on the loopback.
+#![expect(clippy::unwrap_used, reason = "tests may")]
+
+mod guest;
+mod requests;
+mod world;
+
+mod applying;
+mod routing;
+mod streams;
