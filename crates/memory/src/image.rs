@@ -163,8 +163,13 @@ impl Image {
     fn link_files(&self, dir: &Path) -> Result<Owned, ImageError> {
         let mut owned = Owned::Linked;
         for name in self.file_names() {
-            if link_or_copy(&self.dir.join(&name), &dir.join(&name))? == Owned::Copied {
+            let target = dir.join(&name);
+            if link_or_copy(&self.dir.join(&name), &target)? == Owned::Copied {
                 owned = Owned::Copied;
+                // Unlike those of a link, the bytes of a copy may still be in the page cache only.
+                File::open(&target)
+                    .and_then(|file| file.sync_all())
+                    .map_err(ImageError::io("sync", &target))?;
             }
         }
         Ok(owned)
