@@ -38,8 +38,8 @@ fn requests_name_the_field_that_they_do_not_know() {
         refuses::<CreateInstanceRequest>(web(field), field);
     }
     refuses::<CreateInstanceRequest>(
-        json!({"name": "web", "image": "demo", "network": {"bandwidth_upload": "1Gbps"}}),
-        "bandwidth_upload",
+        json!({"name": "web", "image": "demo", "network": {"mac": "02:00:00:00:00:01"}}),
+        "mac",
     );
     refuses::<UpdateInstanceRequest>(json!({"auto_standby": {}}), "auto_standby");
     refuses::<StartRequest>(json!({"env": {}}), "env");
