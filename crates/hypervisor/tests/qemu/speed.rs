@@ -307,39 +307,79 @@ async fn measure_rehearsal_with(subject: &Qemu, nic: Option<Nic>) {
     link.quiesce(PATIENCE).await.unwrap();
     let (image, _, _) = standby(machine).await;
     let _hold = driver.templates().unwrap().hold(image.dir()).await.unwrap();
-    let mut times = [const { [const { Vec::new() }; 4] }; 2];
+    let mut laps = [const { Vec::new() }; 2];
     for round in 0..2 * ROUNDS {
         let rehearsed = round % 2;
         let fork = fork_in(subject, &driver, &image, nic.clone()).await;
         let (link, _events) = agent::connect(fork.vm.as_ref()).await;
-        let began = Instant::now();
+        let mut clock = Clock::start(fork.vm.as_ref());
         if rehearsed == 1 {
             link.rehearse(PATIENCE).await.unwrap();
         }
-        let ready = Instant::now();
+        let mut lap = vec![clock.lap()];
         link.resume(agent::identity(), PATIENCE).await.unwrap();
-        let resumed = Instant::now();
-        agent::run(&link, &["/bin/true"]).await;
-        let first = Instant::now();
-        agent::run(&link, &["/bin/true"]).await;
-        let laps = [
-            ready - began,
-            resumed - ready,
-            first - resumed,
-            first.elapsed(),
-        ];
-        for (kept, lap) in times[rehearsed].iter_mut().zip(laps) {
-            kept.push(lap);
+        lap.push(clock.lap());
+        for _ in 0..2 {
+            agent::run(&link, &["/bin/true"]).await;
+            lap.push(clock.lap());
         }
+        laps[rehearsed].push(lap);
         fork.vm.kill().await.unwrap();
     }
-    for (title, times) in ["without", "with"].into_iter().zip(&mut times) {
+    for (title, laps) in ["without", "with"].into_iter().zip(laps) {
         println!("  {title} a rehearsal");
         let names = ["rehearsal", "resume", "first command", "second command"];
-        for (name, times) in names.into_iter().zip(times) {
-            println!("    {name}: {}", figures(times));
+        for (position, name) in names.into_iter().enumerate() {
+            let (mut wall, mut cpu): (Vec<_>, Vec<_>) =
+                laps.iter().map(|lap| lap[position]).unzip();
+            println!(
+                "    {name}: {}; CPU {}",
+                figures(&mut wall),
+                figures(&mut cpu)
+            );
         }
     }
+}
+
+/// Time that passes, and time on processors that a VMM spends; the latter says more on a busy host.
+struct Clock {
+    pid: i32,
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Clock {
+    fn start(vm: &dyn Vm) -> Self {
+        let pid = vm.process().pid;
+        Self {
+            pid,
+            wall: Instant::now(),
+            cpu: cpu_of(pid),
+        }
+    }
+
+    /// Both since the last look.
+    fn lap(&mut self) -> (Duration, Duration) {
+        let (wall, cpu) = (Instant::now(), cpu_of(self.pid));
+        (
+            wall - std::mem::replace(&mut self.wall, wall),
+            cpu.saturating_sub(std::mem::replace(&mut self.cpu, cpu)),
+        )
+    }
+}
+
+/// Processor time of all threads, by nanoseconds.
+fn cpu_of(pid: i32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let spent = tasks.map(|task| {
+        let text = std::fs::read_to_string(task.unwrap().path().join("schedstat"));
+        let text = text.unwrap_or_default();
+        text.split(' ')
+            .next()
+            .and_then(|first| first.parse().ok())
+            .unwrap_or(0)
+    });
+    Duration::from_nanos(spent.sum())
 }
 
 /// Standby of a fork that changed 30 MiB, and of one that did next to nothing.
