@@ -11,8 +11,8 @@ use super::host::{FakeHost, Made, State};
 use super::reach;
 use crate::plan::{Book, Element, Names, Taken, elements};
 use crate::{
-    Config, Held, Lease, Leftover, LeftoverKind, Network, NetworkError, Opened, Policy, Pool,
-    Service, Slot, Traffic, Usage,
+    Config, Egress, Held, Lease, Leftover, LeftoverKind, Network, NetworkError, Opened, Policy,
+    Pool, Service, Slot, Traffic, Usage,
 };
 
 /// A network of a [`FakeHost`].
@@ -260,9 +260,11 @@ impl Network for FakeNetwork {
         _ttl: Duration,
     ) -> Result<(), NetworkError> {
         let mut state = self.host.lock();
-        self.book()
-            .get(slot)
-            .ok_or(NetworkError::UnknownSlot(slot))?;
+        let book = self.book();
+        let (_, policy) = book.get(slot).ok_or(NetworkError::UnknownSlot(slot))?;
+        if !matches!(policy.egress, Egress::AllowList { .. }) {
+            return Ok(());
+        }
         let made = state.slots.entry(self.key(slot)).or_default();
         made.resolved.extend(addresses);
         Ok(())

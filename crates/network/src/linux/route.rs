@@ -1,13 +1,13 @@
 //! Links, addresses, routes and neighbours, by rtnetlink.
 
+mod message;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::Ipv4Net;
-use netlink_packet_core::{
-    NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -16,12 +16,14 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::socket::{HEADER, Netlink};
+pub(super) use self::message::absent;
+use self::message::{decode, encode, link_of, route_to};
+use super::socket::Netlink;
 use crate::Traffic;
 
 /// The links and routes of one namespace.
@@ -356,78 +358,5 @@ impl Route {
                 each(answer);
             }
         })
-    }
-}
-
-/// Takes an error that says "it is not there" for success.
-pub(super) fn absent(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ENODEV | libc::ENOENT | libc::ESRCH)
-            ) =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
-}
-
-fn route_to(block: Ipv4Net, kind: RouteType, scope: RouteScope) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = block.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Static;
-    message.header.scope = scope;
-    message.header.kind = kind;
-    if block.prefix_len() > 0 {
-        let destination = RouteAddress::Inet(block.network());
-        message
-            .attributes
-            .push(RouteAttribute::Destination(destination));
-    }
-    message
-}
-
-fn link_of(message: LinkMessage) -> Link {
-    let mut link = Link {
-        index: message.header.index,
-        carrier: message.header.flags.contains(LinkFlags::LowerUp),
-        ..Link::default()
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::IfAlias(alias) => link.alias = alias,
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Stats64(stats) => {
-                link.counted = Traffic {
-                    rx_bytes: stats.rx_bytes,
-                    tx_bytes: stats.tx_bytes,
-                }
-            }
-            _ => {}
-        }
-    }
-    link
-}
-
-fn encode(message: RouteNetlinkMessage) -> (u16, Vec<u8>) {
-    let mut message = NetlinkMessage::new(
-        NetlinkHeader::default(),
-        NetlinkPayload::InnerMessage(message),
-    );
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    (message.header.message_type, bytes.split_off(HEADER))
-}
-
-fn decode(raw: &[u8]) -> Option<RouteNetlinkMessage> {
-    match NetlinkMessage::deserialize(raw).ok()?.payload {
-        NetlinkPayload::InnerMessage(message) => Some(message),
-        _ => None,
     }
 }

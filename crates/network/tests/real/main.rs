@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod bandwidth;
+mod conformance;
 mod guest;
 mod lab;
 mod place;
