@@ -10,8 +10,8 @@ use network::linux::{LinuxNetwork, remove_all};
 use network::plan::Names;
 use network::{Bandwidth, Config, Network, Policy};
 
-/// Slots taken and given back in one round.
-const SLOTS: usize = 32;
+/// Slots taken and given back in one round: a fan-out of the usual size.
+const SLOTS: usize = 16;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Failure> {
 async fn measure(rounds: usize) -> Result<(), Failure> {
     let dir = std::env::temp_dir().join(format!("slot-speed-{}", std::process::id()));
     let mut config = Config::new("5105beed".parse()?, dir.clone());
-    config.ready = SLOTS;
+    config.ready = 2 * SLOTS;
     let (network, _) = LinuxNetwork::open(config.clone(), vec![]).await?;
     let limited = Policy {
         bandwidth: Bandwidth {
@@ -56,7 +56,7 @@ async fn rounds_of(
     let (mut taking, mut giving) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while network.usage().ready < SLOTS {
+        while network.usage().ready < 2 * SLOTS {
             if Instant::now() > deadline {
                 return Err("slots are not prepared within a minute".into());
             }

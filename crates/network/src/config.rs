@@ -53,7 +53,7 @@ pub struct Config {
     pub run_root: PathBuf,
     /// Outside addresses; `None` takes the first of [`Pool::defaults`] that is free on this host.
     pub pool: Option<Pool>,
-    /// How many slots are kept prepared.
+    /// How many slots are kept prepared. A burst that takes up to three quarters of them waits for nothing.
     pub ready: usize,
     /// Where DNS for guests is served. Queries to the gateway go there; `None` drops them.
     ///
@@ -71,7 +71,7 @@ impl Config {
             mark,
             run_root,
             pool: None,
-            ready: 16,
+            ready: 32,
             dns: None,
             mtu: None,
         }

@@ -19,6 +19,9 @@ use crate::{
 /// Longest wait for a slot that is being cleaned.
 const CLEANING: Duration = Duration::from_secs(10);
 
+/// So long after the last take or give-back a burst is over.
+const CALM: Duration = Duration::from_millis(10);
+
 /// A network on this host's kernel.
 pub struct LinuxNetwork {
     inner: Arc<Inner>,
@@ -90,12 +93,20 @@ impl Drop for LinuxNetwork {
 
 async fn keep_ready(inner: Arc<Inner>) {
     loop {
+        calm(&inner).await;
         let worker = Arc::clone(&inner);
         let more = spawn_blocking(move || worker.work()).await.unwrap_or(false);
         if !more {
             inner.work.notified().await;
         }
     }
+}
+
+/// Waits until a burst of takes is over, or has left a quarter of what is ready: making a slot holds locks of the kernel
+/// that those who take one would wait for.
+async fn calm(inner: &Inner) {
+    let plenty = || lock(&inner.book).ready() * 4 >= inner.ready;
+    while plenty() && timeout(CALM, inner.work.notified()).await.is_ok() {}
 }
 
 async fn blocking<T: Send + 'static>(
