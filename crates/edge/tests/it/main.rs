@@ -6,5 +6,8 @@ mod requests;
 mod world;
 
 mod applying;
+mod failures;
 mod routing;
 mod streams;
+mod tls;
+mod waking;
