@@ -19,6 +19,8 @@ use crate::live::Edge;
 
 /// A flow without a datagram either way ends after this.
 const IDLE: Duration = Duration::from_secs(60);
+/// For a full queue towards one guest, which all clients of the port wait for.
+const SEND: Duration = Duration::from_millis(20);
 /// Clients at once of one port; datagrams of more are dropped.
 const MAX_FLOWS: usize = 1024;
 /// Longest datagram, in bytes.
@@ -75,8 +77,8 @@ pub(crate) async fn serve_udp(
                 if let Some(flow) = flows.get(&client) {
                     flow.received.fetch_add(1, Ordering::Relaxed);
                     edge.metrics().forward_bytes.add(length as u64);
-                    // What cannot be sent now is lost, as datagrams are.
-                    let _ = flow.socket.try_send(&datagram[..length]);
+                    // What cannot be sent soon is lost, as datagrams are.
+                    let _ = timeout(SEND, flow.socket.send(&datagram[..length])).await;
                 }
             }
         }

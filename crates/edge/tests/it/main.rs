@@ -7,6 +7,10 @@ mod world;
 
 mod applying;
 mod failures;
+mod golden;
+mod names;
+mod processes;
+mod publishing;
 mod routing;
 mod streams;
 mod tls;

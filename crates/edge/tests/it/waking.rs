@@ -154,7 +154,7 @@ async fn a_daemon_that_is_away_is_asked_again_until_it_is_back() {
     .await;
     world
         .change("web", |entry| {
-            (entry.state, entry.address) = (State::Running, Some("127.0.0.1".parse().unwrap()))
+            (entry.state, entry.address) = (State::Running, Some("127.0.0.1".parse().unwrap()));
         })
         .await;
     assert_eq!(client.await.unwrap().body, "web");
