@@ -95,8 +95,9 @@ impl Daemon {
             .env("COPPICE_DATA_DIR", self.data())
             .env("COPPICE_LISTEN", "127.0.0.1:0")
             .env("COPPICE_CONFIG", self.config_path())
-            // Most tests count processes; those of warm forks ask for them.
+            // Most tests count processes and need no network; those that do ask for it.
             .env("COPPICE_WARM_FORKS", "0")
+            .env("COPPICE_NETWORK", "off")
             .env("NO_COLOR", "1");
         command
     }
@@ -230,6 +231,10 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
         processes::end_all(self.home.path());
+        if self.data().join("network.mark").exists() {
+            // Namespaces and interfaces are not files of the directory.
+            let _ = self.command().arg("teardown").output();
+        }
         if std::thread::panicking() {
             for start in 1..=self.starts {
                 let path = self.home.path().join(format!("coppiced-{start}.log"));

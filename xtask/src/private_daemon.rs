@@ -1,7 +1,7 @@
 //! A daemon of our own in a temporary directory, for demo and benchmarks.
 //!
 //! Whatever way its owner ends, dropping [`PrivateDaemon`] ends the daemon and every VMM that it
-//! started, and removes the directory. Nothing of the user's own coppice is touched: neither its
+//! started, and removes the directory and its network. Nothing of the user's own coppice is touched: neither its
 //! configuration nor its variables nor its port.
 
 mod programs;
@@ -36,6 +36,7 @@ pub(crate) struct PrivateDaemon {
     home: TempDir,
     process: Child,
     coppice: PathBuf,
+    coppiced: PathBuf,
 }
 
 impl PrivateDaemon {
@@ -78,6 +79,7 @@ impl PrivateDaemon {
             home,
             process,
             coppice: programs.coppice.clone(),
+            coppiced: programs.coppiced.clone(),
         };
         daemon.wait_until_it_answers().await?;
         Ok(daemon)
@@ -173,6 +175,16 @@ impl Drop for PrivateDaemon {
         for vmm in self.vmms() {
             vmm.kill();
         }
+        // What it has on the host beside its files; the edge would serve on.
+        let _ = without_settings(&self.coppiced)
+            .arg("--config")
+            .arg(self.home.path().join("empty.toml"))
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .arg("teardown")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
     }
 }
 

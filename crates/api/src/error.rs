@@ -77,6 +77,13 @@ pub mod codes {
     /// 400: the name is taken (create).
     pub const ALREADY_EXISTS: &str = "already_exists";
 
+    /// 400: the target of an ingress is no instance.
+    pub const INSTANCE_NOT_FOUND: &str = "instance_not_found";
+    /// 400: no certificate of this server covers the host name.
+    pub const DOMAIN_NOT_ALLOWED: &str = "domain_not_allowed";
+    /// 400: a rule of an ingress that cannot be served.
+    pub const CONFIG_VALIDATION_FAILED: &str = "config_validation_failed";
+
     /// 404: no such instance, image or path.
     pub const NOT_FOUND: &str = "not_found";
     /// 404: the image exists, though not for this platform.
@@ -95,6 +102,8 @@ pub mod codes {
     pub const CONFLICT: &str = "conflict";
     /// 409: the host has not enough memory, processors or disk left.
     pub const INSUFFICIENT_RESOURCES: &str = "insufficient_resources";
+    /// 409: another ingress answers for the host name on this port.
+    pub const HOSTNAME_IN_USE: &str = "hostname_in_use";
     /// 409: a port of the host is in use, by another instance or by a process.
     pub const PORT_IN_USE: &str = "port_in_use";
     /// 409: the expiry of the instance has passed already.

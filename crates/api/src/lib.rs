@@ -13,6 +13,7 @@ pub mod error;
 
 pub mod query;
 
+pub mod ingresses;
 pub mod instances;
 
 pub mod exec;

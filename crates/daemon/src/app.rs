@@ -1,5 +1,6 @@
 //! The composition root: the only file that names concrete drivers.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,15 +10,24 @@ use anyhow::{Context as _, Result, bail};
 use boot::Assets;
 use hypervisor::qemu::{AccelChoice, MachineChoice, QemuConfig, QemuDriver};
 use memory::{Loader, Verified};
-use model::UnixMillis;
+use model::{InstanceRecord, UnixMillis};
+use network::Network;
+use network::linux::LinuxNetwork;
 use tracing::{info, warn};
 
-use crate::config::{Accelerator, Config, Machine};
+use crate::config::{Accelerator, Config, Machine, NetworkConfig, NetworkMode};
+use crate::edge::{Edge, GUEST_DNS_PORT, Settings};
 use crate::http::{AppState, Limits, Listeners, router, serve};
 use crate::images::Images;
-use crate::instances::{BootFiles, Context, Instances, Layout, Networking};
+use crate::ingress::Ingresses;
+use crate::instances::{
+    BootFiles, Changes, Context, HostPorts, Instances, Layout, Networking, chain, held,
+};
 use crate::store::Store;
 use crate::tokens::Tokens;
+
+/// Shared by all daemons of the host, so that they see each other.
+const RUN_ROOT: &str = "/run/coppice";
 
 /// How long requests under way may take after the daemon was told to stop. Machines
 /// go on running in any case.
@@ -33,32 +43,12 @@ pub async fn run(config: Config) -> Result<()> {
     let metrics = crate::metrics::install()?;
     let store = Arc::new(Store::open(&layout.database()).context("cannot open the records")?);
     let roots = Arc::new(ImageStore::open(&layout.images()).context("cannot open the images")?);
-    let verified = Verified::default();
-    let boot = boot_files(&config, &layout)
-        .inspect_err(
-            |error| warn!(why = %format!("{error:#}"), "no guest kernel; run: coppice setup"),
-        )
-        .ok();
-    let loader = Arc::new(Loader::new(verified.clone()));
-    let driver = QemuDriver::new(qemu_config(&config, &layout, boot.as_ref())?, loader)
+    let (context, edge) = context(&config, &layout, &store, &roots).await?;
+    let hypervisor = context.driver.identity().name.clone();
+    let ready = context.boot.is_some();
+    let (instances, swept) = Instances::open(Arc::new(context))
         .await
-        .context("cannot use QEMU; run: coppice doctor")?;
-    let identity = hypervisor::Driver::identity(&driver).clone();
-    info!(vmm = %identity.name, version = %identity.version, accelerator = %identity.accelerator, "driver");
-    let ready = boot.is_some();
-    let context = Arc::new(Context {
-        store: Arc::clone(&store),
-        images: Arc::clone(&roots),
-        verified,
-        driver: Arc::new(driver),
-        layout: layout.clone(),
-        boot,
-        starts: tokio::sync::Semaphore::new(parallel_starts()),
-        network: Networking::Missing("networks are not set up".to_owned()),
-        warm: config.warm,
-        now,
-    });
-    let (instances, swept) = Instances::open(context).await.context("cannot recover")?;
+        .context("cannot recover")?;
     if swept.directories > 0 {
         info!(
             directories = swept.directories,
@@ -66,6 +56,11 @@ pub async fn run(config: Config) -> Result<()> {
             "swept"
         );
     }
+    let followed = tokio::spawn(crate::edge::follow(
+        Arc::clone(&edge),
+        Arc::clone(&instances),
+    ));
+    let ingresses = Ingresses::new(Arc::clone(&store), Arc::clone(&instances), edge);
     let images = Images::open(store, roots, now).await?;
     let listeners = Listeners::open(&config.listen, &config.socket)
         .await
@@ -80,17 +75,161 @@ pub async fn run(config: Config) -> Result<()> {
     let state = Arc::new(AppState {
         instances: Arc::clone(&instances),
         images,
+        ingresses: Some(ingresses),
         tokens,
         layout,
         limits: Limits::default(),
-        hypervisor: identity.name,
+        hypervisor,
         ready,
         metrics: metrics.clone(),
         now,
     });
     answer(listeners, router(state), &instances, metrics).await?;
+    followed.abort();
     end_warm_forks(&instances).await;
     Ok(())
+}
+
+/// What actors work with: the driver, the network and the edge of this host.
+async fn context(
+    config: &Config,
+    layout: &Layout,
+    store: &Arc<Store>,
+    roots: &Arc<ImageStore>,
+) -> Result<(Context, Arc<Edge>)> {
+    let verified = Verified::default();
+    let boot = boot_files(config, layout)
+        .inspect_err(
+            |error| warn!(why = %format!("{error:#}"), "no guest kernel; run: coppice setup"),
+        )
+        .ok();
+    let loader = Arc::new(Loader::new(verified.clone()));
+    let driver = QemuDriver::new(qemu_config(config, layout, boot.as_ref())?, loader)
+        .await
+        .context("cannot use QEMU; run: coppice doctor")?;
+    let identity = hypervisor::Driver::identity(&driver).clone();
+    info!(vmm = %identity.name, version = %identity.version, accelerator = %identity.accelerator, "driver");
+    let records = store.run(|store| store.instances()).await;
+    let records: Vec<_> = records
+        .context("cannot read the records")?
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.record)
+        .collect();
+    let network = open_network(&config.network, layout, &records).await?;
+    let connected = network.get().ok().cloned();
+    let edge = open_edge(config, store, connected, &records).await?;
+    let context = Context {
+        store: Arc::clone(store),
+        images: Arc::clone(roots),
+        verified,
+        driver: Arc::new(driver),
+        layout: layout.clone(),
+        boot,
+        starts: tokio::sync::Semaphore::new(parallel_starts()),
+        network,
+        zone: config.network.zone.clone(),
+        ports: Arc::clone(&edge) as Arc<dyn HostPorts>,
+        changes: Changes::default(),
+        warm: config.warm,
+        now,
+    };
+    Ok((context, edge))
+}
+
+/// The network of this host. Where it cannot be, instances run without.
+async fn open_network(
+    config: &NetworkConfig,
+    layout: &Layout,
+    records: &[InstanceRecord],
+) -> Result<Networking> {
+    if config.mode == NetworkMode::Off {
+        return Ok(Networking::Missing(
+            "networks are switched off by the configuration of the server".to_owned(),
+        ));
+    }
+    let mut settings = network::Config::new(mark(&layout.mark())?, RUN_ROOT.into());
+    settings.pool = config.pool;
+    settings.ready = config.slots;
+    settings.dns = Some(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, GUEST_DNS_PORT));
+    match LinuxNetwork::open(settings, held(records)).await {
+        Ok((network, opened)) => {
+            info!(pool = %network.pool(), adopted = opened.adopted.len(), removed = opened.removed.len(), "network");
+            for change in &opened.changed {
+                info!(%change, "a setting of the host was changed");
+            }
+            Ok(Networking::Ready(network))
+        }
+        // What was asked for by name must not be left out in silence.
+        Err(error) if config.pool.is_some() => Err(error).context("cannot open the network"),
+        Err(error) => {
+            let why = chain(&error);
+            warn!(%why, "instances have no network");
+            Ok(Networking::Missing(why))
+        }
+    }
+}
+
+/// Removes everything of the network of a data directory whose daemon does not run.
+pub(crate) fn remove_network(layout: &Layout) -> Result<usize> {
+    if !layout.mark().exists() {
+        return Ok(0);
+    }
+    let settings = network::Config::new(mark(&layout.mark())?, RUN_ROOT.into());
+    let removed = network::linux::remove_all(&network::plan::Names::new(&settings))
+        .context("cannot remove the network")?;
+    Ok(removed.len())
+}
+
+/// The mark of this data directory, drawn when it is first needed.
+fn mark(path: &Path) -> Result<network::Mark> {
+    if let Ok(text) = std::fs::read_to_string(path) {
+        return Ok(text.trim().parse()?);
+    }
+    let text = crate::entropy::mark();
+    std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(text.parse()?)
+}
+
+/// What a program was built from, as far as it has to be told from others.
+fn build_of(program: &Path) -> Result<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = std::fs::metadata(program).context("cannot look at the daemon's own program")?;
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(format!("{version}-{:x}-{:x}", file.len(), file.mtime()))
+}
+
+/// The process that serves ingress, names and published ports.
+async fn open_edge(
+    config: &Config,
+    store: &Arc<Store>,
+    network: Option<Arc<dyn Network>>,
+    records: &[InstanceRecord],
+) -> Result<Arc<Edge>> {
+    let settings = Settings {
+        bind: config.network.ingress_bind.clone(),
+        http_port: config.network.ingress_http_port,
+        certificates: config.network.certificates.clone(),
+        zone: config.network.zone.clone(),
+        upstreams: config.network.upstreams.clone(),
+        host_address: network.as_ref().map(|network| network.pool().host()),
+        daemon_socket: config.socket.clone(),
+    };
+    let program = std::env::current_exe().context("cannot find the daemon's own program")?;
+    let place = ::edge::Place::in_data_dir(&config.data_dir);
+    let build = build_of(&program)?;
+    let start = ::edge::Start::new(place, program, build);
+    let ingresses = store.run(|store| store.ingresses()).await;
+    let ingresses = ingresses.context("cannot read the ingresses")?;
+    let published = records
+        .iter()
+        .filter(|record| record.lease.is_some())
+        .map(|record| {
+            let ports = record.spec.network.policy.publish.clone();
+            (record.id.clone(), ports)
+        });
+    let published = published.filter(|(_, ports)| !ports.is_empty()).collect();
+    Ok(Edge::open(start, settings, network, ingresses, published).await)
 }
 
 /// Answers requests until the daemon is told to stop, and lets those under way end.
@@ -147,7 +286,7 @@ fn protect(data_dir: &Path, vmm_uid: Option<u32>) -> Result<()> {
 }
 
 /// One daemon owns a data directory.
-fn lock(path: &Path) -> Result<std::fs::File> {
+pub(crate) fn lock(path: &Path) -> Result<std::fs::File> {
     let file =
         std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {

@@ -1,6 +1,8 @@
 //! Configuration: flags over environment over file over defaults. Every key has a
 //! default that works.
 
+mod network;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::instances::WarmPolicy;
+
+pub use network::{NetworkConfig, NetworkMode};
 
 /// Where the file is looked for when no flag says so.
 const DEFAULT_FILE: &str = "/etc/coppice/coppice.toml";
@@ -100,6 +104,30 @@ pub struct Given {
     /// Time without a fork after which they are ended, such as 90s [default: 5m]
     #[arg(long, env = "COPPICE_WARM_IDLE", global = true)]
     pub warm_idle: Option<String>,
+    /// Whether instances are connected [default: auto, where the host can]
+    #[arg(long, env = "COPPICE_NETWORK", global = true)]
+    pub network: Option<NetworkMode>,
+    /// Addresses of instances, such as 10.208.0.0/16 [default: a block of 10.208.0.0/12 that is free]
+    #[arg(long, env = "COPPICE_NETWORK_POOL", global = true)]
+    pub network_pool: Option<String>,
+    /// Network slots that are kept prepared [default: 32]
+    #[arg(long, env = "COPPICE_NETWORK_SLOTS", global = true)]
+    pub network_slots: Option<usize>,
+    /// Addresses that ingress listens on, separated by commas [default: 0.0.0.0]
+    #[arg(long, env = "COPPICE_INGRESS_BIND", global = true)]
+    pub ingress_bind: Option<String>,
+    /// Port of plain HTTP, for redirects to TLS [default: 80]
+    #[arg(long, env = "COPPICE_INGRESS_HTTP_PORT", global = true)]
+    pub ingress_http_port: Option<u16>,
+    /// Directory of certificates, NAME.crt and NAME.key [default: DATA_DIR/certificates]
+    #[arg(long, env = "COPPICE_CERTIFICATES", global = true)]
+    pub certificates: Option<PathBuf>,
+    /// Domain of instances' names [default: coppice.internal]
+    #[arg(long, env = "COPPICE_DNS_ZONE", global = true)]
+    pub dns_zone: Option<String>,
+    /// Resolvers for other names, ADDRESS or ADDRESS:PORT separated by commas [default: the host's]
+    #[arg(long, env = "COPPICE_DNS_UPSTREAMS", global = true)]
+    pub dns_upstreams: Option<String>,
 }
 
 /// The configuration in force.
@@ -127,6 +155,8 @@ pub struct Config {
     pub vmm_uid: Option<u32>,
     /// Forks that are prepared ahead.
     pub warm: WarmPolicy,
+    /// How instances are connected.
+    pub network: NetworkConfig,
 }
 
 impl Config {
@@ -164,12 +194,24 @@ impl Given {
             vmm_uid: self.vmm_uid.or(below.vmm_uid),
             warm_forks: self.warm_forks.or(below.warm_forks),
             warm_idle: self.warm_idle.or(below.warm_idle),
+            network: self.network.or(below.network),
+            network_pool: self.network_pool.or(below.network_pool),
+            network_slots: self.network_slots.or(below.network_slots),
+            ingress_bind: self.ingress_bind.or(below.ingress_bind),
+            ingress_http_port: self.ingress_http_port.or(below.ingress_http_port),
+            certificates: self.certificates.or(below.certificates),
+            dns_zone: self.dns_zone.or(below.dns_zone),
+            dns_upstreams: self.dns_upstreams.or(below.dns_upstreams),
         }
     }
 
     fn complete(self) -> Result<Config> {
-        let data_dir = self.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let data_dir = self
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let data_dir = absolute(data_dir)?;
+        let network = NetworkConfig::of(&self, &data_dir)?;
         let boot = match (self.kernel, self.initrd) {
             (Some(kernel), Some(initrd)) => Some((absolute(kernel)?, absolute(initrd)?)),
             (None, None) => None,
@@ -191,6 +233,7 @@ impl Given {
             boot,
             vmm_uid: self.vmm_uid,
             warm,
+            network,
         })
     }
 }

@@ -29,6 +29,11 @@ pub(crate) fn id_text() -> String {
     instance_id().to_string()
 }
 
+/// What everything that is made on the host for one data directory has in its name.
+pub(crate) fn mark() -> String {
+    bytes::<4>().map(|byte| format!("{byte:02x}")).concat()
+}
+
 /// Fresh entropy for a guest.
 pub(crate) fn for_guest() -> Vec<u8> {
     bytes::<GUEST_ENTROPY>().to_vec()

@@ -4,15 +4,18 @@
 pub mod app;
 pub mod config;
 pub mod doctor;
+pub mod edge;
 mod entropy;
 mod housekeeping;
 pub mod http;
 pub mod images;
+pub mod ingress;
 pub mod instances;
 mod logs;
 pub mod metrics;
 pub mod setup;
 pub mod store;
+pub mod teardown;
 pub mod tokens;
 
 /// The hidden argument with which the daemon starts itself as the launcher of a VMM.

@@ -10,6 +10,7 @@ use daemon::config::{Config, Given, LogFormat};
 use daemon::doctor::{self, Grade};
 use daemon::instances::Layout;
 use daemon::setup::{self, SetupArgs};
+use daemon::teardown;
 use daemon::tokens::Tokens;
 
 /// The coppice daemon: runs OCI images as microVMs and forks them.
@@ -43,6 +44,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Remove what this data directory has on the host beside its files: network and edge
+    Teardown {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a token for the API
     Token {
         /// Who it is for
@@ -72,6 +79,12 @@ fn main() -> ExitCode {
         .is_some_and(|word| word == daemon::LAUNCH_COMMAND)
     {
         return hypervisor::launch_main(words.next().unwrap_or_default().as_ref());
+    }
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == edge::EDGE_COMMAND)
+    {
+        return edge::main(std::env::args_os().skip(2));
     }
     match run(Arguments::parse()) {
         Ok(code) => code,
@@ -121,18 +134,30 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Teardown { json } => {
+            let removed = runtime()?.block_on(teardown::run(&config))?;
+            if json {
+                say(&serde_json::to_string(&removed)?);
+            } else {
+                say(&format!(
+                    "network objects removed: {}",
+                    removed.network_objects
+                ));
+                say(if removed.edge {
+                    "the edge has ended"
+                } else {
+                    "no edge was running"
+                });
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Token {
             subject,
             ttl,
             scopes,
             json,
         } => {
-            let layout = Layout::new(&config.data_dir);
-            std::fs::create_dir_all(layout.root())
-                .with_context(|| format!("cannot create {}", layout.root().display()))?;
-            let tokens = Tokens::open(&layout.token_secret())
-                .with_context(|| format!("cannot use {}", layout.token_secret().display()))?;
-            let token = tokens.issue(&subject, ttl, scopes)?;
+            let token = issue(&config, &subject, ttl, scopes)?;
             if json {
                 say(&serde_json::json!({ "token": token }).to_string());
             } else {
@@ -141,6 +166,20 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn issue(
+    config: &Config,
+    subject: &str,
+    ttl: Duration,
+    scopes: Option<Vec<String>>,
+) -> Result<String> {
+    let layout = Layout::new(&config.data_dir);
+    std::fs::create_dir_all(layout.root())
+        .with_context(|| format!("cannot create {}", layout.root().display()))?;
+    let tokens = Tokens::open(&layout.token_secret())
+        .with_context(|| format!("cannot use {}", layout.token_secret().display()))?;
+    Ok(tokens.issue(subject, ttl, scopes)?)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -30,4 +30,4 @@ pub use nic::Nic;
 pub use plan::{
     DiskFile, DiskFormat, KernelFiles, LaunchPlan, LogFiles, MachineSpec, RamUse, RestorePlan, Wake,
 };
-pub use process::ProcessId;
+pub use process::{ProcessId, is_running};

@@ -87,6 +87,8 @@ pub struct NetworkLease {
     pub slot: u32,
     /// Address under which it is reached.
     pub address: Ipv4Addr,
+    /// MTU of its interface in bytes.
+    pub mtu: u16,
 }
 
 /// Policy of one slot. The default reaches the internet, and neither other machines nor private networks.

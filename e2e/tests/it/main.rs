@@ -10,6 +10,7 @@ mod fanout;
 mod identity;
 mod images;
 mod locks;
+mod network;
 mod program;
 mod sdk;
 mod table;

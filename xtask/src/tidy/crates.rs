@@ -85,6 +85,7 @@ const ARROWS: [Arrows; 13] = [
             "protocol",
             "boot",
             "network",
+            "edge",
         ],
         for_tests: &[],
     },

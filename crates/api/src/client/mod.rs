@@ -14,6 +14,7 @@ mod retry;
 
 mod server;
 
+mod ingresses;
 mod instances;
 
 mod images;

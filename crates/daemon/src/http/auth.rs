@@ -72,6 +72,9 @@ fn scope(method: &Method, path: &str) -> Option<&'static str> {
         (Some("images"), _) if method == Method::DELETE => Some("image:delete"),
         (Some("images"), _) if read => Some("image:read"),
         (Some("images"), _) => Some("image:write"),
+        (Some("ingresses"), _) if method == Method::DELETE => Some("ingress:delete"),
+        (Some("ingresses"), _) if read => Some("ingress:read"),
+        (Some("ingresses"), _) => Some("ingress:write"),
         (Some("capabilities" | "metrics"), _) => Some("resource:read"),
         _ => Some("*"),
     }

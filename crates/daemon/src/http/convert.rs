@@ -166,7 +166,7 @@ fn env(env: Option<BTreeMap<String, String>>) -> Result<BTreeMap<String, String>
     Ok(env)
 }
 
-fn tags(tags: Option<Tags>) -> Result<Tags, ApiError> {
+pub(crate) fn tags(tags: Option<Tags>) -> Result<Tags, ApiError> {
     let tags = tags.unwrap_or_default();
     check_tags(&tags)
         .map_err(|error| ApiError::invalid(codes::INVALID_REQUEST, error.to_string()))?;

@@ -4,6 +4,7 @@ use api::error::{ErrorBody, ErrorDetail, codes};
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use edge::Rejected;
 use hypervisor::VmmError;
 use images::ImportError;
 use memory::ImageError;
@@ -11,7 +12,9 @@ use model::{Refusal, RefusalKind};
 use network::NetworkError;
 use tracing::error;
 
+use crate::edge::EdgeError;
 use crate::images::ImagesError;
+use crate::ingress::IngressError;
 use crate::instances::{OpError, chain};
 use crate::store::StoreError;
 
@@ -138,6 +141,7 @@ impl From<OpError> for ApiError {
             OpError::Vmm(error) => of_vmm(&error, text),
             OpError::Memory(error) => of_image(&error, text),
             OpError::Network(error) => of_network(&error, text),
+            OpError::PortInUse(_) => Self::port_in_use(text),
             OpError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, codes::RATE_LIMITED, text),
             OpError::HostNotReady(_) => Self::dependency(text),
             OpError::PostFork(_) => Self::invalid("post_fork_failed", text),
@@ -222,12 +226,52 @@ impl ApiError {
         .for_good()
     }
 
+    fn port_in_use(message: String) -> Self {
+        Self::new(StatusCode::CONFLICT, codes::PORT_IN_USE, message).for_good()
+    }
+
     fn internal(message: String) -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             codes::INTERNAL_ERROR,
             message,
         )
+    }
+}
+
+impl From<IngressError> for ApiError {
+    fn from(failed: IngressError) -> Self {
+        let text = chain(&failed);
+        let conflict = |code, text| Self::new(StatusCode::CONFLICT, code, text).for_good();
+        match failed {
+            IngressError::NotFound => Self::not_found(text),
+            IngressError::Ambiguous(_) => conflict(codes::AMBIGUOUS, text),
+            IngressError::NameTaken(_) => conflict(codes::ALREADY_EXISTS, text),
+            IngressError::Rules(_) => Self::invalid(codes::INVALID_REQUEST, text),
+            IngressError::NoTarget(_) => Self::invalid(codes::INSTANCE_NOT_FOUND, text),
+            IngressError::Instances(error) => error.into(),
+            IngressError::Edge(error) => of_edge(error, text),
+        }
+    }
+}
+
+fn of_edge(failed: EdgeError, text: String) -> ApiError {
+    let conflict = |code, text| ApiError::new(StatusCode::CONFLICT, code, text).for_good();
+    match failed {
+        EdgeError::BadRule(_) => ApiError::invalid(codes::CONFIG_VALIDATION_FAILED, text),
+        EdgeError::Store(error) => error.into(),
+        EdgeError::NotStarted(_) | EdgeError::Unreachable(_) => ApiError::internal(text),
+        EdgeError::Rejected(rejected) => match rejected {
+            Rejected::HostnameInUse { .. } => conflict(codes::HOSTNAME_IN_USE, text),
+            Rejected::PortInUse { .. } => ApiError::port_in_use(text),
+            Rejected::NoCertificate { .. } => ApiError::invalid(codes::DOMAIN_NOT_ALLOWED, text),
+            Rejected::Rule { .. } | Rejected::CannotListen { .. } => {
+                ApiError::invalid(codes::CONFIG_VALIDATION_FAILED, text)
+            }
+            Rejected::Certificate { .. } | Rejected::Format { .. } | Rejected::NotKept { .. } => {
+                ApiError::internal(text)
+            }
+        },
     }
 }
 
@@ -245,10 +289,11 @@ fn of_vmm(failed: &VmmError, text: String) -> ApiError {
 }
 
 fn of_network(failed: &NetworkError, text: String) -> ApiError {
-    let conflict = |code| ApiError::new(StatusCode::CONFLICT, code, text.clone()).for_good();
     match failed {
-        NetworkError::Exhausted { .. } => conflict(codes::INSUFFICIENT_RESOURCES),
-        NetworkError::PortInUse { .. } => conflict(codes::PORT_IN_USE),
+        NetworkError::Exhausted { .. } => {
+            ApiError::new(StatusCode::CONFLICT, codes::INSUFFICIENT_RESOURCES, text).for_good()
+        }
+        NetworkError::PortInUse { .. } => ApiError::port_in_use(text),
         NetworkError::BadPolicy(_) => ApiError::invalid(codes::INVALID_REQUEST, text),
         NetworkError::NotReady(_) => ApiError::dependency(text),
         NetworkError::PoolClash { .. }

@@ -9,6 +9,7 @@ mod exec;
 mod extract;
 mod guest_files;
 mod images;
+mod ingresses;
 mod instances;
 mod logs;
 mod observe;
@@ -31,6 +32,7 @@ use utoipa_axum::routes;
 
 use self::error::ApiError;
 use crate::images::Images;
+use crate::ingress::Ingresses;
 use crate::instances::{Instances, Layout};
 use crate::tokens::Tokens;
 
@@ -43,6 +45,8 @@ pub struct AppState {
     pub instances: Arc<Instances>,
     /// All images.
     pub images: Images,
+    /// All ingresses; none on a server without an edge.
+    pub ingresses: Option<Ingresses>,
     /// Who may come in.
     pub tokens: Tokens,
     /// The data directory, for logs.
@@ -57,6 +61,13 @@ pub struct AppState {
     pub metrics: PrometheusHandle,
     /// The wall clock.
     pub now: fn() -> UnixMillis,
+}
+
+impl AppState {
+    fn ingresses(&self) -> Result<&Ingresses, ApiError> {
+        let missing = || ApiError::dependency("this server has no ingress".to_owned());
+        self.ingresses.as_ref().ok_or_else(missing)
+    }
 }
 
 /// Shared by all handlers.
@@ -88,6 +99,8 @@ fn routes() -> (Router<App>, OpenApi) {
         .routes(routes!(images::list, images::create))
         .routes(routes!(images::import))
         .routes(routes!(images::get, images::delete))
+        .routes(routes!(ingresses::list, ingresses::create))
+        .routes(routes!(ingresses::get, ingresses::delete))
         .split_for_parts();
     // The build tool's own version stamp says nothing about the contract.
     document.info.version = api::openapi::API_VERSION.to_owned();

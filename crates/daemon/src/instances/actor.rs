@@ -278,6 +278,7 @@ impl Actor {
                 warm,
             };
         });
+        self.ctx.changes.mark(&self.id);
     }
 
     /// Writes the record. `change` sees it as it is in the database, with the number of

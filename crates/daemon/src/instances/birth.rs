@@ -75,11 +75,12 @@ impl Actor {
             if own != policy {
                 self.ctx.network.get()?.set_policy(lease.slot, own).await?;
             }
+            self.open_ports().await?;
         }
         self.look().await;
         self.show_busy();
         let image_record = self.image_record().await?;
-        let identity = identity::identity(&self.record, &image_record, true);
+        let identity = identity::identity(&self.record, &image_record, &self.ctx.zone, true);
         let has_hook = identity.post_fork.is_some();
         link.resume(identity, RESUME_DEADLINE)
             .await

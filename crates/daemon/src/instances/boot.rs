@@ -72,7 +72,7 @@ impl Actor {
             Ok(())
         })
         .await?;
-        self.bring_up(identity::start_spec(&self.record, &image));
+        self.bring_up(identity::start_spec(&self.record, &image, &self.ctx.zone));
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl Actor {
         self.events = None;
         match self.image_record().await {
             Ok(image) => {
-                let spec = identity::start_spec(&self.record, &image);
+                let spec = identity::start_spec(&self.record, &image, &self.ctx.zone);
                 self.bring_up_after(pause, spec);
             }
             // Counts as an attempt that failed, so that there is a next one.

@@ -10,8 +10,9 @@ use memory::Verified;
 use model::{InstanceSpec, UnixMillis};
 
 use super::OpError;
+use super::changes::Changes;
 use super::layout::Layout;
-use super::slot::Networking;
+use super::slot::{HostPorts, Networking};
 use super::warm::WarmPolicy;
 use crate::store::Store;
 
@@ -59,6 +60,12 @@ pub struct Context {
     pub starts: tokio::sync::Semaphore,
     /// Where machines are connected.
     pub network: Networking,
+    /// Domain of instances' names.
+    pub zone: String,
+    /// Ports of the host that lead to machines.
+    pub ports: Arc<dyn HostPorts>,
+    /// What followers have not heard of.
+    pub changes: Changes,
     /// Forks that are prepared ahead.
     pub warm: WarmPolicy,
     /// The wall clock.

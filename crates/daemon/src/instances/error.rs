@@ -41,6 +41,9 @@ pub enum OpError {
     /// The network failed.
     #[error("the network failed")]
     Network(#[from] NetworkError),
+    /// A port of the host leads elsewhere.
+    #[error("port {0} of the host is in use by another program or instance")]
+    PortInUse(String),
     /// A file operation failed.
     #[error("{what}")]
     Disk {

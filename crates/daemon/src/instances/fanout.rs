@@ -46,6 +46,7 @@ impl Instances {
             .buffered(PARALLEL_BIRTHS)
             .collect()
             .await;
+        self.ctx.changes.settled().await;
         let none_lives = results.iter().all(|result| result.outcome.is_err());
         if none_lives && made.promoted {
             self.take_promotion_back(source).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::{InstanceId, InstanceRecord};
-use protocol::{Identity, MachineId, PostFork, StartSpec};
+use protocol::{GuestNetwork, Identity, MachineId, PostFork, StartSpec};
 use sha2::{Digest, Sha256};
 
 use crate::entropy;
@@ -18,7 +18,7 @@ const HOOK_LABEL: &str = "dev.coppice.post-fork";
 const SIGTERM: i32 = 15;
 
 /// What a machine needs to start its program for the first time.
-pub(super) fn start_spec(record: &InstanceRecord, image: &ImageRecord) -> StartSpec {
+pub(super) fn start_spec(record: &InstanceRecord, image: &ImageRecord, zone: &str) -> StartSpec {
     let entrypoint = record.spec.entrypoint.as_ref().unwrap_or(&image.entrypoint);
     // As with Docker: a new entrypoint drops the image's cmd, which was meant for the old.
     let cmd = match (&record.spec.cmd, &record.spec.entrypoint) {
@@ -41,7 +41,7 @@ pub(super) fn start_spec(record: &InstanceRecord, image: &ImageRecord) -> StartS
         workdir: image.working_dir.clone(),
         user: image.user.clone(),
         stop_signal: signal_number(&image.stop_signal).unwrap_or(SIGTERM),
-        network: None,
+        network: network(record, zone),
     }
 }
 
@@ -49,6 +49,7 @@ pub(super) fn start_spec(record: &InstanceRecord, image: &ImageRecord) -> StartS
 pub(super) fn identity(
     record: &InstanceRecord,
     image: &ImageRecord,
+    zone: &str,
     new_machine: bool,
 ) -> Identity {
     Identity {
@@ -59,7 +60,7 @@ pub(super) fn identity(
         wall_clock_ns: wall_clock_ns(),
         new_machine,
         post_fork: new_machine.then(|| hook(record, image)).flatten(),
-        network: None,
+        network: network(record, zone),
     }
 }
 
@@ -73,8 +74,21 @@ pub(super) fn again(spec: StartSpec) -> Identity {
         wall_clock_ns: wall_clock_ns(),
         new_machine: false,
         post_fork: None,
-        network: None,
+        network: spec.network,
     }
+}
+
+/// How the guest is connected: the same in every slot, but for the MTU.
+fn network(record: &InstanceRecord, zone: &str) -> Option<GuestNetwork> {
+    use network::guest::{ADDRESS, GATEWAY, PREFIX};
+    record.lease.map(|lease| GuestNetwork {
+        address: ADDRESS,
+        prefix: PREFIX,
+        gateway: GATEWAY,
+        mtu: lease.mtu,
+        dns: vec![GATEWAY.into()],
+        search: vec![zone.to_owned()],
+    })
 }
 
 /// The hook of the request, else that of the image.

@@ -74,6 +74,12 @@ impl Layout {
         self.root.join("kvm-verdict.json")
     }
 
+    /// Names this directory in everything that is made on the host for it.
+    #[must_use]
+    pub fn mark(&self) -> PathBuf {
+        self.root.join("network.mark")
+    }
+
     /// All instances.
     #[must_use]
     pub fn instances(&self) -> PathBuf {

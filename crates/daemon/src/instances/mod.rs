@@ -6,6 +6,7 @@
 mod actor;
 mod birth;
 mod boot;
+mod changes;
 mod command;
 mod context;
 mod create;
@@ -29,13 +30,14 @@ mod view;
 mod waiting;
 mod warm;
 
+pub use changes::Changes;
 pub use command::{ForkOrder, ForkResult, Patch, StartOverrides};
 pub use context::{BootFiles, Context};
 pub use error::{OpError, chain};
 pub use layout::{InstanceDir, Layout, LogSource};
 pub use published::Published;
 pub use registry::Instances;
-pub use slot::{Networking, held};
+pub use slot::{HostPorts, Networking, held};
 pub use sweep::Swept;
 pub use view::{Listed, View, WaitOutcome};
 pub use warm::WarmPolicy;

@@ -134,7 +134,7 @@ impl Actor {
             return Ok(());
         };
         let image_record = self.image_record().await?;
-        let identity = identity::identity(&self.record, &image_record, false);
+        let identity = identity::identity(&self.record, &image_record, &self.ctx.zone, false);
         match resume_guest(&vm, identity).await {
             Ok(up) => {
                 self.take_guest(up);

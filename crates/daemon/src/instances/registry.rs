@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
 use super::actor::Actor;
+use super::changes::Changes;
 use super::command::{Command, Envelope, MAILBOX, Outcome, Patch, StartOverrides};
 use super::context::Context;
 use super::published::Published;
@@ -123,6 +124,12 @@ impl Instances {
             .collect()
     }
 
+    /// Which instances have changed.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.ctx.changes
+    }
+
     /// Where instances are connected.
     #[must_use]
     pub fn network(&self) -> &Networking {
@@ -174,7 +181,9 @@ impl Instances {
 
     /// Wakes an instance from standby.
     pub async fn restore(&self, id: &InstanceId) -> Result<(), OpError> {
-        self.call(id, Command::Restore).await.map(drop)
+        self.call(id, Command::Restore).await?;
+        self.ctx.changes.settled().await;
+        Ok(())
     }
 
     /// Marks an instance as template.

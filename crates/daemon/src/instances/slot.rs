@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use hypervisor::Nic;
-use model::network::Policy;
-use model::{InstanceRecord, NetworkLease};
+use model::network::{Policy, Publish};
+use model::{InstanceId, InstanceRecord, NetworkLease};
 use network::{Held, Lease, Network, Slot};
 use tracing::warn;
 
@@ -45,6 +46,19 @@ impl Networking {
     }
 }
 
+/// Ports of the host that lead to ports of machines.
+#[async_trait]
+pub trait HostPorts: Send + Sync {
+    /// Lets `ports` lead to the instance from now on, instead of those before.
+    ///
+    /// # Errors
+    /// [`OpError::PortInUse`]; those before stay.
+    async fn open(&self, id: &InstanceId, ports: &[Publish]) -> Result<(), OpError>;
+
+    /// Lets none lead to it any more.
+    async fn close(&self, id: &InstanceId);
+}
+
 /// The slots that records say are in use.
 pub fn held<'a>(records: impl IntoIterator<Item = &'a InstanceRecord>) -> Vec<Held> {
     let leased = records.into_iter().filter_map(|record| {
@@ -71,6 +85,7 @@ pub(super) fn recorded(lease: &Lease) -> NetworkLease {
     NetworkLease {
         slot: lease.slot.0,
         address: lease.address,
+        mtu: lease.mtu,
     }
 }
 
@@ -100,6 +115,7 @@ impl Actor {
             .take(self.id.as_str(), self.policy())
             .await?;
         self.record_lease(Some(recorded(&lease))).await?;
+        self.open_ports().await?;
         Ok(Some(nic(&lease)))
     }
 
@@ -125,10 +141,20 @@ impl Actor {
         let Some(lease) = self.record.lease else {
             return;
         };
+        self.ctx.ports.close(&self.id).await;
         give_back(&self.ctx, lease.slot).await;
         if let Err(error) = self.record_lease(None).await {
             warn!(instance = %self.id, why = %chain(&error), "cannot record that the network slot is free");
         }
+    }
+
+    /// Lets published ports lead to the machine.
+    pub(super) async fn open_ports(&self) -> Result<(), OpError> {
+        let ports = &self.record.spec.network.policy.publish;
+        if ports.is_empty() {
+            return Ok(());
+        }
+        self.ctx.ports.open(&self.id, ports).await
     }
 
     /// What the machine may do on the network.

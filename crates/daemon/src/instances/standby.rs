@@ -249,7 +249,7 @@ impl Actor {
         self.vm = Some(Arc::clone(&vm));
         self.vmm = VmmFact::Paused;
         self.show_busy();
-        let identity = identity::identity(&self.record, &image_record, new_machine);
+        let identity = identity::identity(&self.record, &image_record, &ctx.zone, new_machine);
         let up = resume_guest(&vm, identity).await?;
         drop(permit);
         self.look().await;

@@ -9,6 +9,7 @@ mod error;
 #[cfg(feature = "faults")]
 mod hook;
 mod images;
+mod ingresses;
 mod instances;
 mod schema;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use error::StoreError;
 #[cfg(feature = "faults")]
 pub use hook::Hook;
 pub use images::ImageRecord;
+pub use ingresses::{IngressRecord, IngressRuleRecord};
 pub use instances::{Entry, ForkRow, Found};
 
 /// The open database.

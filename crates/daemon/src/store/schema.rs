@@ -6,7 +6,8 @@ use super::StoreError;
 
 /// Each entry brings the database from version `index` to `index + 1`.
 /// A published entry is never edited: old databases have already run it.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE images (
         digest     TEXT PRIMARY KEY,
         created_at INTEGER NOT NULL,
@@ -30,7 +31,16 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX instances_by_parent ON instances(parent) WHERE parent IS NOT NULL;
     CREATE INDEX instances_by_image ON instances(image_digest);
     CREATE INDEX instances_by_expiry ON instances(expires_at) WHERE expires_at IS NOT NULL;
-"];
+",
+    "
+    CREATE TABLE ingresses (
+        id         TEXT PRIMARY KEY,
+        name       TEXT NOT NULL UNIQUE,
+        created_at INTEGER NOT NULL,
+        record     TEXT NOT NULL
+    ) STRICT;
+",
+];
 
 /// Sets the connection up and brings the database to the newest version.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {

@@ -9,6 +9,12 @@ mod procfs;
 )]
 mod sys;
 
+/// Whether the VMM of a run directory is alive. For tools; the daemon adopts it instead.
+#[must_use]
+pub fn is_running(run_dir: &std::path::Path) -> bool {
+    RunMark::read(run_dir).is_some_and(|id| ProcessId::of(id.pid).is_ok_and(|found| found == id))
+}
+
 pub(crate) use handle::Process;
 pub use id::ProcessId;
 pub(crate) use id::{RunMark, boot_id};

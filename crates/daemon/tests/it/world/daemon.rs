@@ -3,17 +3,21 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
 use axum::Router;
 use daemon::http::{AppState, Limits, router};
 use daemon::images::Images;
-use daemon::instances::{BootFiles, Context, Instances, Networking, Swept, held};
+use daemon::instances::{
+    BootFiles, Changes, Context, HostPorts, Instances, Networking, OpError, Swept, held,
+};
 use daemon::store::Store;
 use daemon::tokens::Tokens;
 use hypervisor::fake::FakeDriver;
 use images::ImageStore;
 use memory::{Loader, Verified};
 use metrics_exporter_prometheus::PrometheusHandle;
-use model::UnixMillis;
+use model::network::Publish;
+use model::{InstanceId, UnixMillis};
 use network::fake::FakeNetwork;
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -54,6 +58,7 @@ impl Daemon {
             let state = Arc::new(AppState {
                 instances: Arc::clone(&instances),
                 images,
+                ingresses: None,
                 tokens,
                 layout,
                 limits: Limits::default(),
@@ -138,9 +143,24 @@ fn context(world: &World) -> Arc<Context> {
         }),
         starts: tokio::sync::Semaphore::new(4),
         network: network(world),
+        zone: "test.internal".to_owned(),
+        ports: Arc::new(NoPorts),
+        changes: Changes::default(),
         warm: world.warm,
         now,
     })
+}
+
+/// The edge is another process; here nothing listens on the host.
+struct NoPorts;
+
+#[async_trait]
+impl HostPorts for NoPorts {
+    async fn open(&self, _: &InstanceId, _: &[Publish]) -> Result<(), OpError> {
+        Ok(())
+    }
+
+    async fn close(&self, _: &InstanceId) {}
 }
 
 fn network(world: &World) -> Networking {

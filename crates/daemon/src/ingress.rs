@@ -1,0 +1,154 @@
+//! Use cases of ingresses.
+
+use std::sync::Arc;
+
+use model::{Name, Tags, UnixMillis};
+
+use crate::edge::{Edge, EdgeError};
+use crate::entropy;
+use crate::instances::{Instances, OpError};
+use crate::store::{IngressRecord, IngressRuleRecord, Store, StoreError};
+
+/// Most rules of one ingress; more belong to several.
+const MAX_RULES: usize = 100;
+
+/// Why a request about ingresses fails.
+#[derive(Debug, thiserror::Error)]
+pub enum IngressError {
+    /// No such ingress.
+    #[error("no such ingress")]
+    NotFound,
+    /// Several ids have the prefix.
+    #[error("{0} ingresses have an id with this prefix; give more of it")]
+    Ambiguous(usize),
+    /// The name is taken.
+    #[error("the name {0:?} is taken by another ingress")]
+    NameTaken(String),
+    /// Too few or too many rules.
+    #[error("an ingress has 1 to {MAX_RULES} rules, not {0}")]
+    Rules(usize),
+    /// The target of a rule.
+    #[error(
+        "the target {0:?} is no instance; name one that exists, or a capture such as {{instance}}"
+    )]
+    NoTarget(String),
+    /// The edge.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
+    /// The instances.
+    #[error(transparent)]
+    Instances(#[from] OpError),
+}
+
+/// All ingresses.
+pub struct Ingresses {
+    store: Arc<Store>,
+    instances: Arc<Instances>,
+    edge: Arc<Edge>,
+}
+
+impl Ingresses {
+    /// Over the same records and instances as everything else.
+    #[must_use]
+    pub fn new(store: Arc<Store>, instances: Arc<Instances>, edge: Arc<Edge>) -> Self {
+        Self {
+            store,
+            instances,
+            edge,
+        }
+    }
+
+    /// All of them, oldest first.
+    pub async fn list(&self) -> Vec<IngressRecord> {
+        self.edge.ingresses().await
+    }
+
+    /// By id, name or unique id prefix.
+    pub async fn find(&self, key: &str) -> Result<IngressRecord, IngressError> {
+        find(self.list().await, key)
+    }
+
+    /// Makes one; it is live when this returns.
+    pub async fn create(
+        &self,
+        name: Name,
+        rules: Vec<IngressRuleRecord>,
+        tags: Tags,
+        now: UnixMillis,
+    ) -> Result<IngressRecord, IngressError> {
+        if rules.is_empty() || rules.len() > MAX_RULES {
+            return Err(IngressError::Rules(rules.len()));
+        }
+        for rule in &rules {
+            self.check_target(&rule.instance).await?;
+        }
+        let record = IngressRecord {
+            id: entropy::id_text(),
+            name: name.to_string(),
+            rules,
+            tags,
+            created_at: now,
+        };
+        if self
+            .list()
+            .await
+            .iter()
+            .any(|other| other.name == record.name)
+        {
+            return Err(IngressError::NameTaken(record.name));
+        }
+        let (row, new) = (record.clone(), record.clone());
+        let keep = async || {
+            self.store
+                .run(move |store| store.insert_ingress(&row))
+                .await
+        };
+        let changed = self.edge.change_ingresses(|all| all.push(new), keep).await;
+        match changed {
+            Ok(()) => Ok(record),
+            Err(EdgeError::Store(StoreError::NameTaken(name))) => {
+                Err(IngressError::NameTaken(name))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes one. Connections that are open go on for a while.
+    pub async fn remove(&self, key: &str) -> Result<(), IngressError> {
+        let record = self.find(key).await?;
+        let id = record.id.clone();
+        let keep = async || self.store.run(move |store| store.remove_ingress(&id)).await;
+        self.edge
+            .change_ingresses(|all| all.retain(|other| other.id != record.id), keep)
+            .await?;
+        Ok(())
+    }
+
+    /// A target by name or id must exist; one that a host name captures is looked for with each
+    /// request.
+    async fn check_target(&self, target: &str) -> Result<(), IngressError> {
+        if target.starts_with('{') {
+            return Ok(());
+        }
+        match self.instances.find(target).await {
+            Ok(_) => Ok(()),
+            Err(OpError::NotFound) => Err(IngressError::NoTarget(target.to_owned())),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn find(all: Vec<IngressRecord>, key: &str) -> Result<IngressRecord, IngressError> {
+    if let Some(exact) = all.iter().find(|one| one.id == key || one.name == key) {
+        return Ok(exact.clone());
+    }
+    let mut fits: Vec<_> = all
+        .into_iter()
+        .filter(|one| !key.is_empty() && one.id.starts_with(key))
+        .collect();
+    match fits.len() {
+        0 => Err(IngressError::NotFound),
+        1 => Ok(fits.remove(0)),
+        several => Err(IngressError::Ambiguous(several)),
+    }
+}
