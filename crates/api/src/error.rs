@@ -83,6 +83,8 @@ pub mod codes {
     pub const DOMAIN_NOT_ALLOWED: &str = "domain_not_allowed";
     /// 400: a rule of an ingress that cannot be served.
     pub const CONFIG_VALIDATION_FAILED: &str = "config_validation_failed";
+    /// 400: the command that a new fork runs before it is announced failed.
+    pub const POST_FORK_FAILED: &str = "post_fork_failed";
 
     /// 404: no such instance, image or path.
     pub const NOT_FOUND: &str = "not_found";
@@ -90,6 +92,9 @@ pub mod codes {
     pub const PLATFORM_NOT_AVAILABLE: &str = "platform_not_available";
     /// 404: this log was never written.
     pub const LOG_NOT_FOUND: &str = "log_not_found";
+
+    /// 405: the path is known, though not with this method.
+    pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
 
     /// 409: the operation is refused in the instance's state; with
     /// `x-should-retry: false` the state will not change by waiting.

@@ -93,7 +93,7 @@ impl ApiError {
         let message = format!("{path} does not take {method}; see /spec.json");
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
+            codes::METHOD_NOT_ALLOWED,
             message,
         )
     }
@@ -144,7 +144,7 @@ impl From<OpError> for ApiError {
             OpError::PortInUse(_) => Self::port_in_use(text),
             OpError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, codes::RATE_LIMITED, text),
             OpError::HostNotReady(_) => Self::dependency(text),
-            OpError::PostFork(_) => Self::invalid("post_fork_failed", text),
+            OpError::PostFork(_) => Self::invalid(codes::POST_FORK_FAILED, text),
             OpError::Guest(_) | OpError::Disk { .. } | OpError::Timeout(_) => Self::internal(text),
         }
     }
