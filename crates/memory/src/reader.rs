@@ -80,6 +80,12 @@ impl LayerReader {
         &self.path
     }
 
+    /// Length of the file in bytes.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.index.file_bytes()
+    }
+
     /// How the pages are stored.
     #[must_use]
     pub fn encoding(&self) -> Encoding {

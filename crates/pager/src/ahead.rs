@@ -1,0 +1,137 @@
+//! Filling ahead of faults: what is left to do, and when. Pure.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use memory::Run;
+
+use crate::plan::Ahead;
+
+/// Work that waits while any fault does.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    prefetch: VecDeque<Run>,
+    graduation: Option<Graduation>,
+}
+
+/// A machine being completed.
+#[derive(Debug)]
+struct Graduation {
+    left: VecDeque<Run>,
+    bytes_per_second: u64,
+    /// Nothing is filled before this.
+    not_before: Instant,
+}
+
+impl Queue {
+    /// Adds pages to prefetch, in this order.
+    pub(crate) fn prefetch(&mut self, runs: impl Iterator<Item = Run>) {
+        self.prefetch.extend(runs);
+    }
+
+    /// Starts completing the machine, whose RAM is in `runs`.
+    pub(crate) fn graduate(&mut self, runs: Vec<Run>, bytes_per_second: u64, now: Instant) {
+        self.graduation = Some(Graduation {
+            left: runs.into(),
+            bytes_per_second: bytes_per_second.max(1),
+            not_before: now,
+        });
+    }
+
+    /// Takes up to `pages` pages of the next work that is due.
+    pub(crate) fn next(&mut self, pages: u64, now: Instant) -> Option<(Ahead, Run)> {
+        if let Some(run) = take(&mut self.prefetch, pages) {
+            return Some((Ahead::Prefetch, run));
+        }
+        let graduation = self.graduation.as_mut()?;
+        if now < graduation.not_before {
+            return None;
+        }
+        take(&mut graduation.left, pages).map(|run| (Ahead::Graduate, run))
+    }
+
+    /// Gives back work that could not be done now.
+    pub(crate) fn put_back(&mut self, ahead: Ahead, run: Run) {
+        match (ahead, &mut self.graduation) {
+            (Ahead::Graduate, Some(graduation)) => graduation.left.push_front(run),
+            _ => self.prefetch.push_front(run),
+        }
+    }
+
+    /// Notes that completing the machine took `bytes` bytes, so that it keeps to its rate.
+    pub(crate) fn spent(&mut self, bytes: u64, now: Instant) {
+        if let Some(graduation) = &mut self.graduation {
+            let us = bytes.saturating_mul(1_000_000) / graduation.bytes_per_second;
+            let from = graduation.not_before.max(now);
+            graduation.not_before = from + Duration::from_micros(us);
+        }
+    }
+
+    /// When there is work next; `None` if there is none.
+    pub(crate) fn due(&self) -> Option<Due> {
+        if !self.prefetch.is_empty() {
+            return Some(Due::Now);
+        }
+        let graduation = self.graduation.as_ref()?;
+        Some(Due::At(graduation.not_before))
+    }
+
+    /// Whether the machine was to be completed and nothing is left of that.
+    pub(crate) fn has_graduated(&self) -> bool {
+        let done = |graduation: &Graduation| graduation.left.is_empty();
+        self.prefetch.is_empty() && self.graduation.as_ref().is_some_and(done)
+    }
+}
+
+/// When there is work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    Now,
+    At(Instant),
+}
+
+fn take(runs: &mut VecDeque<Run>, pages: u64) -> Option<Run> {
+    let front = runs.front_mut()?;
+    let taken = Run {
+        first: front.first,
+        count: front.count.min(pages),
+    };
+    front.first += taken.count;
+    front.count -= taken.count;
+    if front.count == 0 {
+        runs.pop_front();
+    }
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefetch_comes_first_and_completing_keeps_to_its_rate() {
+        let start = Instant::now();
+        let mut queue = Queue::default();
+        assert_eq!(queue.due(), None);
+        queue.graduate(vec![Run { first: 0, count: 3 }], 4096, start);
+        queue.prefetch([Run { first: 7, count: 5 }].into_iter());
+        let next =
+            |queue: &mut Queue, now| queue.next(4, now).map(|(_, run)| (run.first, run.count));
+        assert_eq!(queue.due(), Some(Due::Now));
+        assert_eq!(next(&mut queue, start), Some((7, 4)));
+        queue.put_back(Ahead::Prefetch, Run { first: 7, count: 4 });
+        assert_eq!(next(&mut queue, start), Some((7, 4)));
+        assert_eq!(next(&mut queue, start), Some((11, 1)));
+        assert_eq!(
+            queue.next(2, start),
+            Some((Ahead::Graduate, Run { first: 0, count: 2 }))
+        );
+        queue.spent(8192, start);
+        let later = start + Duration::from_secs(2);
+        assert_eq!(queue.due(), Some(Due::At(later)));
+        assert_eq!(queue.next(2, start), None);
+        assert!(!queue.has_graduated());
+        assert_eq!(next(&mut queue, later), Some((2, 1)));
+        assert!(queue.has_graduated());
+    }
+}

@@ -1,0 +1,61 @@
+//! The pager's program.
+//!
+//! It opens the image while it still may, takes its listening socket from standard input, gives up every privilege,
+//! and serves. It has one thread, and no file is opened afterwards.
+
+mod answer;
+mod connection;
+mod harden;
+mod machine;
+mod poller;
+mod server;
+mod spec;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use memory::Image;
+
+use crate::source::LayerFiles;
+use server::Server;
+pub use spec::Settings;
+pub(crate) use spec::Spec;
+
+/// Runs a pager; `arguments` are those after the program's name and the word that asks for this role. Returns when
+/// there is nothing left to serve.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // The daemon gives a log as standard error.
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error, "pager ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+    let argument = arguments.into_iter().next().unwrap_or_default();
+    let spec: Spec = serde_json::from_slice(argument.as_encoded_bytes())
+        .map_err(|error| format!("a pager is started by its daemon, with one argument: {error}"))?;
+    spec.settings.check()?;
+    let text = |error: io::Error| error.to_string();
+    let listener = io::stdin().as_fd().try_clone_to_owned().map_err(text)?;
+    // An interrupt at the daemon's terminal is not meant for what outlives it.
+    let _ = rustix::process::setsid();
+    let image = Image::open(&spec.image_dir).map_err(|error| error.to_string())?;
+    let files =
+        LayerFiles::open(&image, spec.settings.cache_bytes).map_err(|error| error.to_string())?;
+    let image_id = image.manifest().image_id.clone();
+    let mut server =
+        Server::new(listener, spec.owner_uid, image_id, files, spec.settings).map_err(text)?;
+    harden::confine(spec.uid).map_err(text)?;
+    server.run().map_err(text)
+}

@@ -1,0 +1,391 @@
+//! The loop: one thread, all machines of one image.
+//!
+//! Faults of all machines come first, a few of each in turn, so that one with many cannot starve the others; then
+//! what is filled ahead, one piece at a time. The server ends when it serves nobody and no daemon is connected, or
+//! when it drains and the last machine is gone.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use memory::{ImageId, PAGE_BYTES};
+
+use super::connection::{Connection, would_block};
+use super::machine::{Machine, Standing};
+use super::poller::{Interest, Poller, Token};
+use crate::ahead::Due;
+use crate::control::{Filled, FromPager, PagerEvent};
+use crate::layout::Layout;
+use crate::plan::Batches;
+use crate::process::Settings;
+use crate::source::LayerFiles;
+use crate::vm::{Failure, Served};
+
+/// Faults of one machine before the next one's turn.
+const FAULTS_PER_TURN: usize = 4;
+/// Machines of one pager; limited by descriptors.
+pub(super) const MAX_MACHINES: usize = 2048;
+/// Daemons at once: one, and one that replaces it, and somebody who looks.
+const MAX_CONNECTIONS: usize = 4;
+/// A pager without machines and daemon waits this long for a daemon that restarts.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// Events of a complete machine are read for this long: one that was under way when it was let go waits for that.
+const LINGER: Duration = Duration::from_secs(2);
+/// Between tries when memory cannot be filled at the moment.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
+
+/// The state of a pager.
+pub(super) struct Server {
+    pub(super) poller: Poller,
+    listener: OwnedFd,
+    owner_uid: u32,
+    pub(super) image_id: ImageId,
+    source: LayerFiles,
+    pub(super) layout: Arc<Layout>,
+    pub(super) batches: Batches,
+    ahead_pages: u64,
+    pub(super) machines: BTreeMap<u32, Machine>,
+    pub(super) connections: BTreeMap<u32, Connection>,
+    next_key: u32,
+    /// Whose turn is next, of those with faults and of those to be filled ahead.
+    turn: u32,
+    ahead_turn: u32,
+    pub(super) draining: bool,
+    idle_since: Option<Instant>,
+}
+
+impl Server {
+    pub(super) fn new(
+        listener: OwnedFd,
+        owner_uid: u32,
+        image_id: ImageId,
+        (source, layout): (LayerFiles, Layout),
+        settings: Settings,
+    ) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        rustix::io::ioctl_fionbio(&listener, true)?;
+        poller.add(&listener, Token::Listener)?;
+        let page = PAGE_BYTES as u64;
+        Ok(Self {
+            poller,
+            listener,
+            owner_uid,
+            image_id,
+            source,
+            layout: Arc::new(layout),
+            batches: Batches {
+                fault_pages: settings.batch_bytes / page,
+                zero_pages: settings.zero_batch_bytes / page,
+            },
+            ahead_pages: settings.ahead_bytes / page,
+            machines: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            next_key: 0,
+            turn: 0,
+            ahead_turn: 0,
+            draining: false,
+            idle_since: None,
+        })
+    }
+
+    /// Serves until there is nothing to serve.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        loop {
+            let tokens = self.poller.wait(self.timeout(Instant::now()))?;
+            let now = Instant::now();
+            for token in tokens {
+                self.handle(token, now);
+            }
+            if !self.serve_faults() {
+                self.serve_ahead();
+            }
+            self.end_complete(now);
+            self.flush();
+            if self.is_done(now) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A number that no machine and no connection has.
+    pub(super) fn new_key(&mut self) -> u32 {
+        loop {
+            self.next_key = self.next_key.wrapping_add(1);
+            let key = self.next_key;
+            if !self.machines.contains_key(&key) && !self.connections.contains_key(&key) {
+                return key;
+            }
+        }
+    }
+
+    /// Tells every daemon that said hello.
+    pub(super) fn announce(&mut self, event: &PagerEvent) {
+        let mut broken = Vec::new();
+        for (key, connection) in &mut self.connections {
+            let message = FromPager::Event(event.clone());
+            if connection.greeted && connection.push(&message, Vec::new()).is_err() {
+                broken.push(*key);
+            }
+        }
+        broken.into_iter().for_each(|key| self.disconnect(key));
+    }
+
+    /// Gives a machine up: none of its faults is answered with bytes from now on.
+    pub(super) fn fail(&mut self, key: u32, failure: &Failure) {
+        let Some(machine) = self.machines.get_mut(&key) else {
+            return;
+        };
+        let reason = failure.to_string();
+        let vm = machine.name().to_owned();
+        tracing::error!(vm, reason, "machine given up");
+        machine.standing = Standing::Failed(reason.clone());
+        // The daemon is told first: it kills the machine for the reason that is true.
+        self.announce(&PagerEvent::Failed { vm, reason });
+        self.flush();
+        self.refuse_faults(key);
+    }
+
+    fn refuse_faults(&mut self, key: u32) {
+        if let Some(machine) = self.machines.get_mut(&key)
+            && !machine.refuse_faults()
+        {
+            // Before Linux 6.6 the threads stay where they are until the daemon has killed their process.
+            self.poller.remove(&machine.uffd);
+        }
+    }
+
+    fn handle(&mut self, token: Token, now: Instant) {
+        match token {
+            Token::Listener => self.accept(),
+            Token::Control(key) => self.read_control(key),
+            Token::Faults(key) => {
+                let Some(machine) = self.machines.get_mut(&key) else {
+                    return;
+                };
+                let read = machine.read(now);
+                match (&machine.standing, read) {
+                    (Standing::Failed(_), _) => self.refuse_faults(key),
+                    (_, Err(failure)) => self.fail(key, &failure),
+                    (_, Ok(())) => {}
+                }
+            }
+            Token::End(key) => self.end(key),
+        }
+    }
+
+    /// Removes a machine whose process has ended. Nothing is to be read from its connection, so anything is an end.
+    fn end(&mut self, key: u32) {
+        if let Some(machine) = self.machines.remove(&key) {
+            self.forget(&machine);
+            self.announce(&PagerEvent::Gone(machine.stats()));
+        }
+    }
+
+    fn forget(&self, machine: &Machine) {
+        self.poller.remove(&machine.uffd);
+        self.poller.remove(&machine.connection);
+    }
+
+    fn accept(&mut self) {
+        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+        let Ok(socket) = rustix::net::accept_with(&self.listener, flags) else {
+            return;
+        };
+        let allowed = rustix::net::sockopt::socket_peercred(&socket)
+            .is_ok_and(|peer| peer.uid.as_raw() == self.owner_uid || peer.uid.is_root());
+        if !allowed || self.connections.len() >= MAX_CONNECTIONS {
+            tracing::warn!("a connection was refused");
+            return;
+        }
+        let key = self.new_key();
+        if self.poller.add(&socket, Token::Control(key)).is_ok() {
+            self.connections.insert(key, Connection::new(socket));
+        }
+    }
+
+    fn read_control(&mut self, key: u32) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        match connection.read() {
+            Ok(Filled::Some) => {}
+            Ok(Filled::Closed) => return self.disconnect(key),
+            Err(error) => {
+                tracing::warn!(%error, "a connection broke");
+                return self.disconnect(key);
+            }
+        }
+        // Each request may end the connection.
+        while let Some(connection) = self.connections.get_mut(&key) {
+            match connection.next_request() {
+                Ok(Some(request)) => self.answer(key, request),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a request cannot be read");
+                    return self.disconnect(key);
+                }
+            }
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, key: u32) {
+        if let Some(connection) = self.connections.remove(&key) {
+            self.poller.remove(&connection.socket);
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut broken = Vec::new();
+        for (key, connection) in &mut self.connections {
+            let interest = match connection.flush() {
+                Ok(true) => Interest::ReadWrite,
+                Ok(false) => Interest::Read,
+                Err(error) => {
+                    if !would_block(&error) {
+                        broken.push(*key);
+                    }
+                    continue;
+                }
+            };
+            if connection.interest != interest {
+                connection.interest = interest;
+                let fd = connection.socket.as_fd();
+                let changed = self.poller.change(fd, Token::Control(*key), interest);
+                if changed.is_err() {
+                    broken.push(*key);
+                }
+            }
+        }
+        broken.into_iter().for_each(|key| self.disconnect(key));
+    }
+
+    /// One turn of every machine that has faults; false if none has.
+    fn serve_faults(&mut self) -> bool {
+        let keys: Vec<u32> = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.has_faults())
+            .map(|(key, _)| *key)
+            .collect();
+        let first = keys.partition_point(|key| *key < self.turn);
+        for key in keys[first..].iter().chain(&keys[..first]) {
+            self.turn = key.wrapping_add(1);
+            let Some(machine) = self.machines.get_mut(key) else {
+                continue;
+            };
+            for _ in 0..FAULTS_PER_TURN {
+                if !machine.has_faults() {
+                    break;
+                }
+                match machine.serve_fault(&mut self.source, Instant::now()) {
+                    Ok(Served::Done) => {}
+                    Ok(Served::Busy | Served::Gone) => break,
+                    Err(failure) => {
+                        self.fail(*key, &failure);
+                        break;
+                    }
+                }
+            }
+        }
+        !keys.is_empty()
+    }
+
+    /// One piece for one machine that has something to be filled ahead.
+    fn serve_ahead(&mut self) {
+        let now = Instant::now();
+        let is_due = |machine: &Machine| {
+            matches!(machine.standing, Standing::Served)
+                && machine.vm.ahead_due().is_some_and(|due| match due {
+                    Due::Now => true,
+                    Due::At(time) => time <= now,
+                })
+        };
+        let due = |range: std::ops::Range<u32>| {
+            let mut range = self.machines.range(range);
+            range
+                .find(|(_, machine)| is_due(machine))
+                .map(|(key, _)| *key)
+        };
+        let next = due(self.ahead_turn..u32::MAX).or_else(|| due(0..self.ahead_turn));
+        let Some(key) = next else {
+            return;
+        };
+        self.ahead_turn = key.wrapping_add(1);
+        let Some(machine) = self.machines.get_mut(&key) else {
+            return;
+        };
+        let served = machine.serve_ahead(&mut self.source, self.ahead_pages, now);
+        if let Err(failure) = served {
+            return self.fail(key, &failure);
+        }
+        if machine.vm.has_graduated() && !machine.has_faults() {
+            self.complete(key, now);
+        }
+    }
+
+    fn complete(&mut self, key: u32, now: Instant) {
+        let Some(machine) = self.machines.get_mut(&key) else {
+            return;
+        };
+        if let Err(error) = machine.let_go() {
+            return self.fail(key, &Failure::Memory(error));
+        }
+        machine.standing = Standing::Complete(now);
+    }
+
+    /// Forgets machines that have been complete for long enough.
+    fn end_complete(&mut self, now: Instant) {
+        let is_over = |machine: &Machine| match machine.standing {
+            Standing::Complete(since) => now.duration_since(since) > LINGER,
+            Standing::Served | Standing::Failed(_) => false,
+        };
+        let over: Vec<u32> = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| is_over(machine))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in over {
+            if let Some(machine) = self.machines.remove(&key) {
+                self.forget(&machine);
+                self.announce(&PagerEvent::Graduated(machine.stats()));
+            }
+        }
+    }
+
+    fn is_done(&mut self, now: Instant) -> bool {
+        if !self.machines.is_empty() {
+            self.idle_since = None;
+            return false;
+        }
+        if self.draining {
+            // The last answers have been sent, or their reader is not reading.
+            return true;
+        }
+        if !self.connections.is_empty() {
+            self.idle_since = None;
+            return false;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        now.duration_since(since) >= IDLE_LIMIT
+    }
+
+    /// How long nothing is to be done unless somebody has something.
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let idle = self.connections.is_empty() && self.machines.is_empty();
+        let of_machine = |machine: &Machine| match &machine.standing {
+            Standing::Failed(_) => None,
+            Standing::Complete(since) => Some((*since + LINGER).saturating_duration_since(now)),
+            Standing::Served if machine.vm.is_stalled() => Some(RETRY_AFTER),
+            Standing::Served if machine.has_faults() => Some(Duration::ZERO),
+            Standing::Served => machine.vm.ahead_due().map(|due| match due {
+                Due::Now => Duration::ZERO,
+                Due::At(time) => time.saturating_duration_since(now),
+            }),
+        };
+        let machines = self.machines.values().filter_map(of_machine);
+        machines.chain(idle.then_some(IDLE_LIMIT)).min()
+    }
+}

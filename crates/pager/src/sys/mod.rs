@@ -1,0 +1,16 @@
+//! System calls that the standard library and rustix do not offer safely.
+
+#[cfg(feature = "fake")]
+pub(crate) mod guest;
+mod harden;
+mod map;
+mod peer;
+mod uffd;
+
+pub(crate) use harden::{become_user, leave_network};
+pub(crate) use map::{Bytes, FileMap, SharedWords};
+pub(crate) use peer::peer_pidfd;
+pub(crate) use uffd::{
+    Filled, MESSAGE_WORDS, Message, Stop, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_UNREGISTER,
+    UFFDIO_WAKE, UFFDIO_ZEROPAGE, Uffd,
+};

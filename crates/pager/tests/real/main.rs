@@ -1,0 +1,61 @@
+//! Real pagers serve real memory by userfaultfd. The guests are processes without a VMM.
+//!
+//! Takes the arguments of the standard test harness that runners use: parts of names (whole ones with `--exact`) and
+//! `--list`. Measurements run only when they are named.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod corruption;
+mod guest;
+mod life;
+mod reference;
+mod rig;
+mod serving;
+mod speed;
+mod takeover;
+
+use std::process::ExitCode;
+
+type Test = (&'static str, fn());
+
+const TESTS: &[&[Test]] = &[serving::ALL, takeover::ALL, corruption::ALL, life::ALL];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, rest @ ..] = arguments.as_slice()
+        && first == guest::GUEST
+    {
+        guest::main(rest);
+        return ExitCode::SUCCESS;
+    }
+    let has = |option: &str| arguments.iter().any(|argument| argument == option);
+    let tests = || TESTS.iter().copied().flatten();
+    if has("--list") {
+        if !has("--ignored") {
+            tests().for_each(|(name, _)| println!("{name}: test"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = pager::fake::Guest::new(4096) {
+        println!("skipped: userfaultfd is not usable here: {error}");
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<&String> = arguments
+        .iter()
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let is_named = |name: &str| {
+        filters
+            .iter()
+            .any(|filter| name == *filter || !has("--exact") && name.contains(filter.as_str()))
+    };
+    for (name, test) in tests().filter(|(name, _)| filters.is_empty() || is_named(name)) {
+        println!("{name}");
+        test();
+    }
+    for (name, measure) in speed::ALL.iter().filter(|(name, _)| is_named(name)) {
+        println!("{name}");
+        measure();
+    }
+    ExitCode::SUCCESS
+}
