@@ -9,7 +9,7 @@ use memory::{Image, ImageId};
 
 use super::keeper::{Command, Keeper, Signal};
 use super::{Config, PagerError, attach};
-use crate::control::NamedStats;
+use crate::control::{NamedStats, Reply, Request};
 use crate::hot::{HotPages, Mark};
 
 /// Signals waiting for the keeper: machines have three events each, commands wait for their answers.
@@ -137,28 +137,32 @@ impl Supervisor {
 
     /// Notes how far a guest is. Gives what was recorded when that ends the recording.
     pub fn mark(&self, vm: &str, mark: Mark) -> Result<Option<HotPages>, PagerError> {
-        let vm = vm.to_owned();
-        self.command(|answer| Command::Mark { vm, mark, answer })
+        let request = Request::Mark {
+            vm: vm.to_owned(),
+            mark,
+        };
+        match self.ask(vm, request)? {
+            Reply::Recorded(recorded) => Ok(recorded),
+            _ => Ok(None),
+        }
     }
 
     /// Has pages filled ahead of faults.
     pub fn prefetch(&self, vm: &str, hot_pages: HotPages) -> Result<(), PagerError> {
-        let vm = vm.to_owned();
-        self.command(|answer| Command::Prefetch {
-            vm,
+        let request = Request::Prefetch {
+            vm: vm.to_owned(),
             hot_pages,
-            answer,
-        })
+        };
+        self.ask(vm, request).map(drop)
     }
 
     /// Has a machine completed in the background, at most at this rate, and let go; see [`Event::Graduated`].
     pub fn graduate(&self, vm: &str, bytes_per_second: u64) -> Result<(), PagerError> {
-        let vm = vm.to_owned();
-        self.command(|answer| Command::Graduate {
-            vm,
+        let request = Request::Graduate {
+            vm: vm.to_owned(),
             bytes_per_second,
-            answer,
-        })
+        };
+        self.ask(vm, request).map(drop)
     }
 
     /// Starts a new pager for machines to come. Those that run keep theirs, which ends with the last of them.
@@ -169,6 +173,15 @@ impl Supervisor {
     /// Process numbers of the pagers, the one for machines to come last.
     pub fn pids(&self) -> Result<Vec<i32>, PagerError> {
         self.command(Command::Pids)
+    }
+
+    fn ask(&self, vm: &str, request: Request) -> Result<Reply, PagerError> {
+        let vm = vm.to_owned();
+        self.command(|answer| Command::Ask {
+            vm,
+            request,
+            answer,
+        })
     }
 
     fn command<T: Send + 'static>(

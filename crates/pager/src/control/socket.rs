@@ -176,8 +176,12 @@ mod tests {
                     );
                 };
                 assert_eq!(found, wanted);
-                assert_eq!(inbox.take_fds::<1>().is_some(), wanted.len() == 1);
+                // Those of a later message may be here already.
+                if wanted.len() == 1 {
+                    assert!(inbox.take_fds::<1>().is_some());
+                }
             }
+            assert!(inbox.take_fds::<1>().is_none());
         });
     }
 

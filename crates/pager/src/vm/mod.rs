@@ -5,80 +5,32 @@
 //! pending together are concurrent, so either order is right; but a fault that came after a removal was done must
 //! find zeros, and that removal had been read, or it would not have been done.
 
+mod failure;
+mod fill;
+mod guest_memory;
+
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use memory::{ImageError, PAGE_BYTES, Run};
+use memory::{PAGE_BYTES, Run};
 
 use crate::ahead::{Due, Queue};
 use crate::hot::{HotPages, Mark, Recorder};
 use crate::layout::Layout;
-use crate::plan::{self, Ahead, Batches, Fill};
+use crate::plan::{self, Ahead, Batches};
 use crate::regions::Regions;
 use crate::source::Source;
 use crate::state::State;
 use crate::stats::VmStats;
-use crate::sys::{Bytes, Filled, Message, Stop, Uffd};
+use crate::sys::Message;
+pub(crate) use failure::Failure;
+pub(crate) use guest_memory::GuestMemory;
 
 /// Faults waiting here; more stay in the kernel. A VMM has a few threads, a hostile one may have many.
 const MAX_PENDING: usize = 256;
 /// A machine whose memory cannot be filled for this long is given up. Waits of this kind take microseconds.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
-
-/// What userfaultfd can do to the memory of a machine.
-pub(crate) trait GuestMemory {
-    /// Copies to missing pages and wakes.
-    fn copy(&self, address: u64, bytes: &Bytes<'_>) -> Filled;
-    /// Makes missing pages zero and wakes.
-    fn zero(&self, address: u64, len: u64) -> Filled;
-    /// Wakes.
-    fn wake(&self, address: u64, len: u64) -> io::Result<()>;
-}
-
-impl GuestMemory for Uffd {
-    fn copy(&self, address: u64, bytes: &Bytes<'_>) -> Filled {
-        Uffd::copy(self, address, bytes)
-    }
-
-    fn zero(&self, address: u64, len: u64) -> Filled {
-        Uffd::zero(self, address, len)
-    }
-
-    fn wake(&self, address: u64, len: u64) -> io::Result<()> {
-        Uffd::wake(self, address, len)
-    }
-}
-
-/// Why a machine must be killed. It never sees a byte that is in doubt.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error("{}", with_causes(.0))]
-    Image(#[from] ImageError),
-    #[error("a page of the memory image cannot be read from its file")]
-    Unreadable,
-    #[error("a fault at {0:#x}, outside of guest RAM")]
-    Outside(u64),
-    #[error("the VMM did what was not expected of it: {0}")]
-    Unexpected(String),
-    #[error("guest memory cannot be filled: {0}")]
-    Memory(io::Error),
-    #[error("guest memory could not be filled for {} s", STALL_LIMIT.as_secs())]
-    Stalled,
-}
-
-/// An error with its sources in one line: a failure crosses a process boundary as text.
-fn with_causes(error: &ImageError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
 
 /// How a piece of work went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -372,93 +324,6 @@ impl Vm {
             }
             !answered
         });
-    }
-
-    fn fill(
-        &mut self,
-        fill: Fill,
-        memory: &impl GuestMemory,
-        source: &mut impl Source,
-    ) -> Result<Served, Failure> {
-        // A fill never crosses regions.
-        let run = fill.run();
-        let region = self
-            .regions
-            .region_of(run.first)
-            .ok_or(Failure::Outside(run.first))?;
-        let unit = region.unit_pages();
-        let mut at = run.first;
-        if let Fill::Compose(_) = fill {
-            self.compose(run, source)?;
-        }
-        while at < run.end() {
-            let address = region.address + (at - region.run().first) * PAGE_BYTES as u64;
-            let done = at - run.first;
-            let filled = match fill {
-                Fill::Zero(_) => memory.zero(address, (run.end() - at) * PAGE_BYTES as u64),
-                Fill::Copy(mut extent) => {
-                    extent.run.first += done;
-                    extent.run.count -= done;
-                    extent.position += done;
-                    memory.copy(address, &source.read(extent)?)
-                }
-                Fill::Compose(_) => {
-                    // `done` is less than the pages of the buffer.
-                    memory.copy(
-                        address,
-                        &Bytes::from(&self.buffer[..]).after(done as usize * PAGE_BYTES),
-                    )
-                }
-            };
-            let pages = filled.bytes / PAGE_BYTES as u64;
-            match fill {
-                Fill::Zero(_) => self.stats.zeroed_bytes += filled.bytes,
-                Fill::Copy(_) | Fill::Compose(_) => self.stats.copied_bytes += filled.bytes,
-            }
-            if pages > 0 {
-                self.state.present().set(Run {
-                    first: at,
-                    count: pages,
-                });
-                at += pages;
-            }
-            match filled.stop {
-                // Without progress and without a reason this would never end.
-                None if pages == 0 => return Err(Failure::Memory(io::ErrorKind::WriteZero.into())),
-                None => {}
-                Some(Stop::Exists) => {
-                    // Somebody was faster. Whoever waits may have come after that, so it must be woken.
-                    memory
-                        .wake(address, region.page_bytes)
-                        .map_err(Failure::Memory)?;
-                    self.state.present().set(Run {
-                        first: at,
-                        count: unit,
-                    });
-                    self.stats.already_present += unit;
-                    at += unit;
-                }
-                Some(Stop::Busy | Stop::NoMemory) => return Ok(Served::Busy),
-                Some(Stop::Gone) => return Ok(Served::Gone),
-                Some(Stop::Unreadable) => return Err(Failure::Unreadable),
-                Some(Stop::Refused(error)) => return Err(Failure::Memory(error)),
-            }
-        }
-        Ok(Served::Done)
-    }
-
-    /// Puts the pages of `run` together in the buffer.
-    fn compose(&mut self, run: Run, source: &mut impl Source) -> Result<(), Failure> {
-        // A unit is at most 1 GiB.
-        let bytes = |pages: u64| pages as usize * PAGE_BYTES;
-        self.buffer.clear();
-        self.buffer.resize(bytes(run.count), 0);
-        for extent in plan::compose(&self.layout, &self.state, run) {
-            let start = bytes(extent.run.first - run.first);
-            let target = &mut self.buffer[start..start + bytes(extent.run.count)];
-            source.read_into(extent, target)?;
-        }
-        Ok(())
     }
 }
 

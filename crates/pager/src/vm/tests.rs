@@ -1,14 +1,17 @@
 //! Random images, faults, removals and lost pagers, against a kernel of our own that knows every byte.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::io;
 
+use memory::ImageError;
 use proptest::prelude::*;
 
 use super::*;
 use crate::layout::Extent;
 use crate::regions::Region;
 use crate::state;
+use crate::sys::{Bytes, Filled, Stop};
 
 const PAGES: u64 = 96;
 const BASE: u64 = 0x10_0000;
@@ -20,12 +23,19 @@ enum Content {
     Data(u8, u8),
 }
 
+/// Whether somebody was told that a thread waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    No,
+    Yes,
+}
+
 /// The memory of a machine as the kernel keeps it.
 #[derive(Debug, Default)]
 struct Kernel {
     pages: BTreeMap<u64, Content>,
-    /// Pages that threads wait for, asked for or not.
-    waiting: BTreeSet<u64>,
+    /// Pages that threads wait for, and whether a message about that was read.
+    waiting: BTreeMap<u64, Told>,
     /// Calls left until one is answered with EAGAIN, over and over.
     busy_in: Vec<u8>,
     unit: u64,
@@ -93,6 +103,8 @@ impl GuestMemory for RefCell<Kernel> {
             // A thread that is woken and finds its page goes on; another one faults again.
             if kernel.pages.contains_key(&page) {
                 kernel.waiting.remove(&page);
+            } else if let Some(told) = kernel.waiting.get_mut(&page) {
+                *told = Told::No;
             }
         }
         Ok(())
@@ -137,6 +149,8 @@ enum Step {
     Graduate,
     /// The pager is lost after it has read everything.
     Die,
+    /// A page that is waited for comes without the pager, and without waking anybody.
+    Appear(usize),
     /// Some of the next calls find a removal under way.
     Busy(u8),
 }
@@ -151,6 +165,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => run.prop_map(|(first, count)| Step::Prefetch(first, count)),
         1 => Just(Step::Graduate),
         1 => Just(Step::Die),
+        1 => any::<usize>().prop_map(Step::Appear),
         2 => (0_u8..4).prop_map(Step::Busy),
     ]
 }
@@ -177,8 +192,6 @@ struct World {
     now: Instant,
     /// What each page must hold when it is next filled.
     wanted: Vec<Content>,
-    /// Faults the kernel has not told of yet.
-    untold: Vec<u64>,
 }
 
 impl World {
@@ -206,7 +219,6 @@ impl World {
             source: Marked(Vec::new()),
             now: Instant::now(),
             wanted,
-            untold: Vec::new(),
         }
     }
 
@@ -235,8 +247,8 @@ impl World {
         for page in pages {
             let page = page - page % self.unit;
             let mut kernel = self.kernel.borrow_mut();
-            if !kernel.pages.contains_key(&page) && kernel.waiting.insert(page) {
-                self.untold.push(page);
+            if !kernel.pages.contains_key(&page) {
+                kernel.waiting.entry(page).or_insert(Told::No);
             }
         }
     }
@@ -244,11 +256,17 @@ impl World {
     /// The kernel tells of removals and faults; a few messages at a time, removals after faults as it does.
     fn deliver(&mut self, removal: Option<Run>) {
         let address = |page: u64| BASE + page * PAGE_BYTES as u64;
-        let count = self.untold.len().min(state::SLOTS - 1);
-        let mut messages: Vec<[u64; 4]> = self
-            .untold
-            .drain(..count)
-            .map(|page| [0x12, 0, address(page), 0])
+        let mut kernel = self.kernel.borrow_mut();
+        let untold = kernel
+            .waiting
+            .iter_mut()
+            .filter(|(_, told)| **told == Told::No);
+        let mut messages: Vec<[u64; 4]> = untold
+            .take(state::SLOTS - 1)
+            .map(|(page, told)| {
+                *told = Told::Yes;
+                [0x12, 0, address(*page), 0]
+            })
             .collect();
         if let Some(run) = removal {
             messages.push([0x15, address(run.first), address(run.end()), 0]);
@@ -291,7 +309,6 @@ impl World {
     fn die(&mut self) {
         self.vm = Self::vm(&self.layout, &self.state_fd, self.unit);
         self.vm.take_over(&self.kernel, self.now).unwrap();
-        self.untold = self.kernel.borrow().waiting.iter().copied().collect();
     }
 
     fn serve(&mut self) {
@@ -322,7 +339,21 @@ impl World {
                 exec: Vec::new(),
             }),
             Step::Graduate => self.vm.graduate(1 << 40, self.now),
-            Step::Die => self.die(),
+            Step::Die => {
+                // What it has read is lost with it.
+                self.deliver(None);
+                self.die();
+            }
+            Step::Appear(nth) => {
+                let mut kernel = self.kernel.borrow_mut();
+                let waiting = kernel.waiting.len();
+                let page = kernel.waiting.keys().nth(nth % waiting.max(1)).copied();
+                if let Some(page) = page
+                    && self.unit == 1
+                {
+                    kernel.pages.insert(page, self.wanted[page as usize]);
+                }
+            }
             Step::Busy(calls) => self.kernel.borrow_mut().busy_in.push(calls),
         }
         for (page, content) in &self.kernel.borrow().pages {
@@ -345,7 +376,8 @@ proptest! {
             world.step(step, dies);
         }
         world.kernel.borrow_mut().busy_in.clear();
-        while !world.untold.is_empty() || world.vm.has_faults() {
+        // Each reading brings up to 31 faults, and all of them are served.
+        for _ in 0..PAGES {
             world.serve();
         }
         prop_assert!(world.kernel.borrow().waiting.is_empty());
