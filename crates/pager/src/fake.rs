@@ -12,14 +12,25 @@ use crate::sys::guest::GuestRam;
 #[derive(Debug)]
 pub struct Guest {
     ram: GuestRam,
+    page_bytes: usize,
     connection: Option<UnixStream>,
 }
 
 impl Guest {
     /// Maps `ram_bytes` and has missing pages reported. Fails where userfaultfd may not be used.
     pub fn new(ram_bytes: usize) -> io::Result<Self> {
+        Self::with_pages(ram_bytes, 4096)
+    }
+
+    /// As [`Guest::new`] on pages of 2 MiB, as many of which must be reserved and free.
+    pub fn with_large_pages(ram_bytes: usize) -> io::Result<Self> {
+        Self::with_pages(ram_bytes, 2 << 20)
+    }
+
+    fn with_pages(ram_bytes: usize, page_bytes: usize) -> io::Result<Self> {
         Ok(Self {
-            ram: GuestRam::new(ram_bytes)?,
+            ram: GuestRam::new(ram_bytes, page_bytes)?,
+            page_bytes,
             connection: None,
         })
     }
@@ -31,8 +42,8 @@ impl Guest {
             "base_host_virt_addr": self.ram.address(),
             "size": self.ram.len(),
             "offset": 0,
-            "page_size": 4096,
-            "page_size_kib": 4096,
+            "page_size": self.page_bytes,
+            "page_size_kib": self.page_bytes,
         }])
         .to_string()
     }
@@ -50,6 +61,15 @@ impl Guest {
         send(&stream, text.as_bytes(), fds)?;
         self.connection = Some(stream);
         Ok(())
+    }
+
+    /// Says something after the handshake, as no VMM does.
+    pub fn say_more(&mut self) -> io::Result<()> {
+        let connection = self
+            .connection
+            .as_ref()
+            .ok_or(io::ErrorKind::NotConnected)?;
+        send(connection, b"x", &[]).map(drop)
     }
 
     /// The descriptor that is handed over.

@@ -58,6 +58,9 @@ impl Pager {
         let mut child = Command::new(&config.program)
             .args(&config.arguments)
             .arg(argument)
+            // What the daemon is told by its environment is not for pagers.
+            .env_clear()
+            .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())
             .stderr(log)

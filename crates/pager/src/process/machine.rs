@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::net::RecvFlags;
+
 use crate::control::{NamedStats, Registration};
 use crate::handshake;
 use crate::layout::Layout;
@@ -140,6 +142,13 @@ impl Machine {
                     ) => true,
                 },
             )
+    }
+
+    /// Whether there is something to read from its connection, rather than its end.
+    pub(super) fn has_said_more(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = rustix::net::recv(&self.connection, &mut [0_u8; 1][..], flags);
+        peeked.is_ok_and(|(count, _)| count > 0)
     }
 
     /// Lets the kernel answer what is still missing, which is zero.

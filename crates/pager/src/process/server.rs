@@ -175,8 +175,16 @@ impl Server {
         }
     }
 
-    /// Removes a machine whose process has ended. Nothing is to be read from its connection, so anything is an end.
+    /// Removes a machine whose process has ended. A VMM says nothing after its handshake; one that does is given up.
     fn end(&mut self, key: u32) {
+        let Some(machine) = self.machines.get(&key) else {
+            return;
+        };
+        if machine.has_said_more() {
+            self.poller.remove(&machine.connection);
+            let what = "it writes to its connection after the handshake".to_owned();
+            return self.fail(key, &Failure::Unexpected(what));
+        }
         if let Some(machine) = self.machines.remove(&key) {
             self.forget(&machine);
             self.announce(&PagerEvent::Gone(machine.stats()));

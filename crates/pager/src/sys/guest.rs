@@ -23,10 +23,13 @@ unsafe impl Send for GuestRam {}
 unsafe impl Sync for GuestRam {}
 
 impl GuestRam {
-    pub(crate) fn new(len: usize) -> io::Result<Self> {
+    pub(crate) fn new(len: usize, page_bytes: usize) -> io::Result<Self> {
         let uffd = Uffd::create()?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let flags = match page_bytes {
+            4096 => MapFlags::PRIVATE | MapFlags::NORESERVE,
+            _ => MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::HUGE_2MB,
+        };
         // SAFETY: a fresh mapping at an address that the kernel chooses touches no memory in use.
         let start =
             unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, protection, flags)? };

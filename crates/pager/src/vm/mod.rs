@@ -249,7 +249,16 @@ impl Vm {
         if ahead == Ahead::Graduate {
             self.ahead.spent(filled, now);
         }
-        let served = served?;
+        let served = match served {
+            // Nobody waits for it. A VMM that ends may have given its memory back already; one that goes on will
+            // fault where it is needed.
+            Err(Failure::Memory(error)) => {
+                tracing::warn!(%error, "memory can no longer be filled ahead");
+                self.ahead = Queue::default();
+                Served::Done
+            }
+            served => served?,
+        };
         if served == Served::Done {
             self.stalled_since = None;
         } else {

@@ -18,12 +18,17 @@ pub(crate) const GUEST: &str = "guest";
 /// Longest that anything may take here, on the busiest of machines.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The guest's program: `guest <socket> <ram bytes>`.
+/// The guest's program: `guest <socket> <ram bytes> small|large`.
 pub(crate) fn main(arguments: &[String]) {
-    let [socket, ram_bytes] = arguments else {
-        panic!("two arguments");
+    let [socket, ram_bytes, pages] = arguments else {
+        panic!("three arguments");
     };
-    let mut guest = fake::Guest::new(ram_bytes.parse().unwrap()).unwrap();
+    let make = if pages == "large" {
+        fake::Guest::with_large_pages
+    } else {
+        fake::Guest::new
+    };
+    let mut guest = make(ram_bytes.parse().unwrap()).unwrap();
     for line in std::io::stdin().lines() {
         let line = line.unwrap();
         let words: Vec<&str> = line.split(' ').collect();
@@ -61,6 +66,7 @@ pub(crate) fn main(arguments: &[String]) {
                 std::thread::park();
                 return;
             }
+            "say-more" => guest.say_more().unwrap(),
             "discard" => guest.discard(pages(1), pages(2)).unwrap(),
             "unmap" => guest.unmap(pages(1), pages(2)).unwrap(),
             "write" => guest.write(pages(1), &[words[2].as_bytes()[0]]),
@@ -104,6 +110,11 @@ pub(crate) struct Guest {
 impl Guest {
     /// Starts one with `ram_bytes` of memory that has not been handed over yet.
     pub(crate) fn start(ram_bytes: usize) -> Self {
+        Self::with_pages(ram_bytes, "small")
+    }
+
+    /// One on `small` or `large` pages.
+    pub(crate) fn with_pages(ram_bytes: usize, pages: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket: PathBuf = dir.path().join("uffd.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -111,6 +122,7 @@ impl Guest {
             .arg(GUEST)
             .arg(&socket)
             .arg(ram_bytes.to_string())
+            .arg(pages)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

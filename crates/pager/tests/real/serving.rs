@@ -12,6 +12,7 @@ pub(crate) const ALL: &[super::Test] = &[
         every_kind_of_image_is_served,
     ),
     ("what_was_given_back_is_zero", what_was_given_back_is_zero),
+    ("large_pages_are_put_together", large_pages_are_put_together),
     (
         "one_that_misbehaves_hurts_only_itself",
         one_that_misbehaves_hurts_only_itself,
@@ -98,6 +99,35 @@ fn what_was_given_back_is_zero() {
     );
 }
 
+fn large_pages_are_put_together() {
+    const LARGE: u64 = 512;
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    let free: u64 = free.map_or(0, |text| text.trim().parse().unwrap());
+    if free < PAGES / LARGE {
+        println!(
+            "skipped: {free} pages of 2 MiB are free, {} are needed",
+            PAGES / LARGE
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let layers = [
+        Layer::striped(Encoding::Packed, PAGES, 700, 100, 0),
+        Layer::striped(Encoding::Zstd, PAGES, 33, 2000, 1),
+    ];
+    let mut reference = Reference::new(&dir.path().join("image"), PAGES, &layers);
+    let rig = Rig::of(dir.path(), &reference);
+    let mut guest = Guest::with_pages(reference.bytes.len(), "large");
+    guest.tell("hand-over");
+    rig.attach("vm", &guest, None, false).unwrap();
+    assert_eq!(guest.result().as_deref(), Some("done"));
+    assert_eq!(guest.sum(0, 600), Some(reference.sum(0, 600)));
+    guest.ask(&format!("discard {LARGE} {}", 2 * LARGE));
+    reference.forget(LARGE, 2 * LARGE);
+    rig.signal_pager(rustix::process::Signal::KILL);
+    assert_eq!(guest.sum(0, PAGES), Some(reference.sum(0, PAGES)));
+}
+
 fn one_that_misbehaves_hurts_only_itself() {
     let dir = tempfile::tempdir().unwrap();
     let layers = [Layer::striped(Encoding::Packed, PAGES, 50, 0, 0)];
@@ -117,6 +147,10 @@ fn one_that_misbehaves_hurts_only_itself() {
     torn.tell("sum 0 8 1");
     assert!(rig.failure("torn").contains("cannot be filled"));
     torn.ended();
+    let mut talker = rig.guest("talker", &reference);
+    talker.tell("say-more");
+    assert!(rig.failure("talker").contains("after the handshake"));
+    talker.ended();
     for guest in &good {
         assert_eq!(guest.result(), Some(reference.sum(0, PAGES)));
     }

@@ -212,7 +212,10 @@ impl Keeper {
         match event {
             PagerEvent::Failed { vm, reason } if is_its_own(&vm) => self.fail(&vm, &reason),
             PagerEvent::Gone(stats) if is_its_own(&stats.vm) => {
-                self.machines.remove(&stats.vm);
+                // A VMM can close its connection and live on. Without anybody to serve it, it must not.
+                if let Some(machine) = self.machines.remove(&stats.vm) {
+                    place::kill(&machine.process);
+                }
                 (self.on_event)(Event::Gone(stats));
             }
             PagerEvent::Graduated(stats) if is_its_own(&stats.vm) => {

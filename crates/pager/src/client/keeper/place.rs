@@ -237,7 +237,7 @@ impl Keeper {
     }
 }
 
-fn kill(process: &OwnedFd) {
+pub(super) fn kill(process: &OwnedFd) {
     match rustix::process::pidfd_send_signal(process, ProcessSignal::KILL) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => tracing::error!(%error, "a machine that must end cannot be killed"),
