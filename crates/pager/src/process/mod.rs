@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use memory::Image;
 
 use crate::source::LayerFiles;
+use crate::sys;
 use server::Server;
 pub use spec::Settings;
 pub(crate) use spec::Spec;
@@ -42,11 +43,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    sys::close_inherited().map_err(text)?;
     let argument = arguments.into_iter().next().unwrap_or_default();
     let spec: Spec = serde_json::from_slice(argument.as_encoded_bytes())
         .map_err(|error| format!("a pager is started by its daemon, with one argument: {error}"))?;
     spec.settings.check()?;
-    let text = |error: io::Error| error.to_string();
     let listener = io::stdin().as_fd().try_clone_to_owned().map_err(text)?;
     // An interrupt at the daemon's terminal is not meant for what outlives it.
     let _ = rustix::process::setsid();

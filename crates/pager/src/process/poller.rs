@@ -45,6 +45,8 @@ impl Token {
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interest {
+    /// The end, which is told in any case.
+    End,
     /// Something to read, or the end.
     Read,
     /// That, and room to write.
@@ -68,6 +70,7 @@ impl Poller {
     pub(super) fn change(&self, fd: impl AsFd, token: Token, interest: Interest) -> io::Result<()> {
         let data = epoll::EventData::new_u64(token.to_word());
         let flags = match interest {
+            Interest::End => epoll::EventFlags::empty(),
             Interest::Read => epoll::EventFlags::IN,
             Interest::ReadWrite => epoll::EventFlags::IN | epoll::EventFlags::OUT,
         };

@@ -180,8 +180,12 @@ impl Server {
         let Some(machine) = self.machines.get(&key) else {
             return;
         };
-        if machine.has_said_more() {
-            self.poller.remove(&machine.connection);
+        // Of one that was given up only the end is waited for.
+        if machine.failed().is_none() && machine.has_said_more() {
+            let fd = machine.connection.as_fd();
+            if let Err(error) = self.poller.change(fd, Token::End(key), Interest::End) {
+                tracing::error!(%error, "the end of a machine cannot be watched");
+            }
             let what = "it writes to its connection after the handshake".to_owned();
             return self.fail(key, &Failure::Unexpected(what));
         }

@@ -4,6 +4,17 @@ use std::io;
 
 use rustix::thread::UnshareFlags;
 
+/// Closes what was inherited besides the three standard descriptors.
+///
+/// For a program's first deed: nothing in this process may own a descriptor yet.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    // SAFETY: as said above, no descriptor that is closed here has an owner.
+    if unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Leaves the network of the host for an empty one.
 pub(crate) fn leave_network() -> io::Result<()> {
     // SAFETY: only descriptors and file systems that are unshared can surprise other threads; this is neither.

@@ -7,7 +7,7 @@ mod map;
 mod peer;
 mod uffd;
 
-pub(crate) use harden::{become_user, leave_network};
+pub(crate) use harden::{become_user, close_inherited, leave_network};
 pub(crate) use map::{Bytes, FileMap, SharedWords};
 pub(crate) use peer::peer_pidfd;
 pub(crate) use uffd::{

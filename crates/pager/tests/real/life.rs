@@ -171,6 +171,12 @@ fn a_pager_has_no_rights() {
             .join(" ")
     };
     assert_eq!(field("Seccomp:"), "2");
+    let open: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", rig.pid()))
+        .unwrap()
+        .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap())
+        .collect();
+    // Standard descriptors, listener, two layers, poller, and the supervisor's connection.
+    assert_eq!(open.len(), 8, "{open:?}");
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Threads:"), "1");
     if let Some(uid) = rig.config.uid {

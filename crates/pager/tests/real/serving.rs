@@ -147,10 +147,16 @@ fn one_that_misbehaves_hurts_only_itself() {
     torn.tell("sum 0 8 1");
     assert!(rig.failure("torn").contains("cannot be filled"));
     torn.ended();
+    rig.event(|event| {
+        matches!(event, pager::Event::Gone(stats) if stats.vm == "torn").then_some(())
+    });
     let mut talker = rig.guest("talker", &reference);
     talker.tell("say-more");
     assert!(rig.failure("talker").contains("after the handshake"));
     talker.ended();
+    rig.event(|event| {
+        matches!(event, pager::Event::Gone(stats) if stats.vm == "talker").then_some(())
+    });
     for guest in &good {
         assert_eq!(guest.result(), Some(reference.sum(0, PAGES)));
     }
