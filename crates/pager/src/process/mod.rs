@@ -5,6 +5,7 @@
 
 mod answer;
 mod connection;
+mod daemons;
 mod harden;
 mod machine;
 mod poller;

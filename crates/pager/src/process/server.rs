@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use memory::{ImageId, PAGE_BYTES};
 
-use super::connection::{Connection, would_block};
+use super::connection::Connection;
 use super::machine::{Machine, Standing};
 use super::poller::{Interest, Poller, Token};
 use crate::ahead::Due;
-use crate::control::{Filled, FromPager, PagerEvent};
+use crate::control::PagerEvent;
 use crate::layout::Layout;
 use crate::plan::Batches;
 use crate::process::Settings;
@@ -27,8 +27,6 @@ use crate::vm::{Failure, Served};
 const FAULTS_PER_TURN: usize = 4;
 /// Machines of one pager; limited by descriptors.
 pub(super) const MAX_MACHINES: usize = 2048;
-/// Daemons at once: one, and one that replaces it, and somebody who looks.
-const MAX_CONNECTIONS: usize = 4;
 /// A pager without machines and daemon waits this long for a daemon that restarts.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// Events of a complete machine are read for this long: one that was under way when it was let go waits for that.
@@ -39,8 +37,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(1);
 /// The state of a pager.
 pub(super) struct Server {
     pub(super) poller: Poller,
-    listener: OwnedFd,
-    owner_uid: u32,
+    pub(super) listener: OwnedFd,
+    pub(super) owner_uid: u32,
     pub(super) image_id: ImageId,
     source: LayerFiles,
     pub(super) layout: Arc<Layout>,
@@ -120,18 +118,6 @@ impl Server {
         }
     }
 
-    /// Tells every daemon that said hello.
-    pub(super) fn announce(&mut self, event: &PagerEvent) {
-        let mut broken = Vec::new();
-        for (key, connection) in &mut self.connections {
-            let message = FromPager::Event(event.clone());
-            if connection.greeted && connection.push(&message, Vec::new()).is_err() {
-                broken.push(*key);
-            }
-        }
-        broken.into_iter().for_each(|key| self.disconnect(key));
-    }
-
     /// Gives a machine up: none of its faults is answered with bytes from now on.
     pub(super) fn fail(&mut self, key: u32, failure: &Failure) {
         let Some(machine) = self.machines.get_mut(&key) else {
@@ -198,79 +184,6 @@ impl Server {
     fn forget(&self, machine: &Machine) {
         self.poller.remove(&machine.uffd);
         self.poller.remove(&machine.connection);
-    }
-
-    fn accept(&mut self) {
-        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
-        let Ok(socket) = rustix::net::accept_with(&self.listener, flags) else {
-            return;
-        };
-        let allowed = rustix::net::sockopt::socket_peercred(&socket)
-            .is_ok_and(|peer| peer.uid.as_raw() == self.owner_uid || peer.uid.is_root());
-        if !allowed || self.connections.len() >= MAX_CONNECTIONS {
-            tracing::warn!("a connection was refused");
-            return;
-        }
-        let key = self.new_key();
-        if self.poller.add(&socket, Token::Control(key)).is_ok() {
-            self.connections.insert(key, Connection::new(socket));
-        }
-    }
-
-    fn read_control(&mut self, key: u32) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        match connection.read() {
-            Ok(Filled::Some) => {}
-            Ok(Filled::Closed) => return self.disconnect(key),
-            Err(error) => {
-                tracing::warn!(%error, "a connection broke");
-                return self.disconnect(key);
-            }
-        }
-        // Each request may end the connection.
-        while let Some(connection) = self.connections.get_mut(&key) {
-            match connection.next_request() {
-                Ok(Some(request)) => self.answer(key, request),
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "a request cannot be read");
-                    return self.disconnect(key);
-                }
-            }
-        }
-    }
-
-    pub(super) fn disconnect(&mut self, key: u32) {
-        if let Some(connection) = self.connections.remove(&key) {
-            self.poller.remove(&connection.socket);
-        }
-    }
-
-    fn flush(&mut self) {
-        let mut broken = Vec::new();
-        for (key, connection) in &mut self.connections {
-            let interest = match connection.flush() {
-                Ok(true) => Interest::ReadWrite,
-                Ok(false) => Interest::Read,
-                Err(error) => {
-                    if !would_block(&error) {
-                        broken.push(*key);
-                    }
-                    continue;
-                }
-            };
-            if connection.interest != interest {
-                connection.interest = interest;
-                let fd = connection.socket.as_fd();
-                let changed = self.poller.change(fd, Token::Control(*key), interest);
-                if changed.is_err() {
-                    broken.push(*key);
-                }
-            }
-        }
-        broken.into_iter().for_each(|key| self.disconnect(key));
     }
 
     /// One turn of every machine that has faults; false if none has.

@@ -19,6 +19,10 @@ pub(crate) const ALL: &[super::Test] = &[
         "a_file_that_is_cut_kills_who_needs_it",
         a_file_that_is_cut_kills_who_needs_it,
     ),
+    (
+        "without_a_daemon_a_signal_ends_it",
+        without_a_daemon_a_signal_ends_it,
+    ),
 ];
 
 const PAGES: u64 = 2048;
@@ -73,6 +77,32 @@ fn an_image_with_a_damaged_head_is_not_served() {
             assert!(started.is_err(), "{encoding:?}: {file} at {part}");
         }
     }
+}
+
+/// Nobody is there to kill the machine. It ends by a signal, at the page that cannot be had, and reads nothing.
+fn without_a_daemon_a_signal_ends_it() {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split('.')
+        .map(|number| number.parse().unwrap_or(0_u32));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 6) {
+        println!(
+            "skipped: Linux {} cannot poison missing pages",
+            release.trim()
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let reference = image(dir.path(), Encoding::Zstd);
+    reference.damage(0, "pages", 0.5);
+    let rig = Rig::of(dir.path(), &reference);
+    let mut guest = rig.guest("vm", &reference);
+    drop(rig);
+    guest.tell(&format!("sum 0 {PAGES} 2"));
+    assert_eq!(guest.result(), None, "it has read everything");
+    let signal = std::os::unix::process::ExitStatusExt::signal(&guest.ended());
+    assert_eq!(signal, Some(rustix::process::Signal::BUS.as_raw()));
 }
 
 /// Cut after the pager has opened and mapped it: no signal for the pager, an end with a reason for the guest.
