@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use memory::{Draft, MachineFacts, VmmFacts};
+use memory::{DiskFormat, Draft, MachineFacts, VmmFacts};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{LaunchPlan, ProcessId, RestorePlan, VmmError};
@@ -24,6 +24,11 @@ pub struct Powers {
     pub snapshots: bool,
     /// Restored machines can share the image's RAM.
     pub shared_memory: bool,
+    /// RAM of restored machines can come from a pager.
+    pub pager: bool,
+    /// Format of the file that a guest writes to. `Qcow2`: an overlay, on top of a chain of files that are not
+    /// written. `Raw`: a whole disk by itself, the only file of its chain.
+    pub disk: DiskFormat,
     /// Most virtual CPUs of one machine.
     pub max_vcpus: u32,
 }

@@ -1,5 +1,5 @@
-//! The boundary to virtual machine monitors: what a driver offers, the QEMU driver, a fake one, and the suite of
-//! tests that both pass.
+//! The boundary to virtual machine monitors: what a driver offers, the drivers of QEMU and Firecracker, a fake
+//! one, and the suite of tests that all of them pass.
 //!
 //! A driver takes a complete plan and gives a handle to a running machine. It keeps its secrets (sockets, process
 //! layout, formats of device state) and leaves to its callers: instance states, directories, records, disk chains.
@@ -11,7 +11,9 @@ mod plan;
 mod process;
 
 pub mod disk;
+pub mod firecracker;
 mod launch;
+mod machine;
 mod pages;
 pub mod qemu;
 
@@ -28,6 +30,7 @@ pub use error::VmmError;
 pub use launch::launch_main;
 pub use nic::Nic;
 pub use plan::{
-    DiskFile, DiskFormat, KernelFiles, LaunchPlan, LogFiles, MachineSpec, RamUse, RestorePlan, Wake,
+    DiskFile, DiskFormat, KernelFiles, LaunchPlan, LogFiles, MachineSpec, MemoryBackend, RamUse,
+    RestorePlan, Wake,
 };
 pub use process::{ProcessId, is_running};

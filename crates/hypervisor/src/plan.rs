@@ -80,6 +80,20 @@ pub enum RamUse {
     Copied,
 }
 
+/// Where a restored machine's RAM comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum MemoryBackend {
+    /// The driver verifies the image, loads its RAM, and lets the VMM map it. Forks share clean pages.
+    #[default]
+    File,
+    /// A pager answers the VMM's page faults (userfaultfd). The driver does not read the RAM: the pager checks what it
+    /// serves. Pages that were touched belong to the machine alone.
+    Pager {
+        /// Socket on which the pager waits for the VMM's hand-over of its memory.
+        socket: PathBuf,
+    },
+}
+
 /// State of the machine once it is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
@@ -108,6 +122,8 @@ pub struct RestorePlan {
     pub nic: Option<Nic>,
     /// What happens with the image's RAM.
     pub ram: RamUse,
+    /// Where the RAM comes from.
+    pub memory: MemoryBackend,
     /// State afterwards.
     pub wake: Wake,
 }

@@ -289,6 +289,7 @@ impl Restoring {
             logs: self.dir.log_files(),
             nic: self.nic,
             ram: self.ram,
+            memory: hypervisor::MemoryBackend::File,
             wake: Wake::Running,
         };
         Ok(ctx.driver.restore(plan).await?)

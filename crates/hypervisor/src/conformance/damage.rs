@@ -33,7 +33,12 @@ pub(super) async fn damage_refused(rig: &Rig<'_>) {
     rig.put(&machine, Place::Disk, "word", "on disk").await;
     let saved = rig.standby(machine).await;
     let layer = &saved.image.manifest().layers[0].id;
-    let names = ["manifest.json".to_owned(), "state".into(), "disk-1".into()];
+    let top = saved.image.manifest().disks.len() - 1;
+    let names = [
+        "manifest.json".to_owned(),
+        "state".into(),
+        format!("disk-{top}"),
+    ];
     let layer_names = [format!("ram-{layer}.idx"), format!("ram-{layer}.pages")];
     for name in names.iter().chain(&layer_names) {
         // The copy is damaged in place of the image; a new driver remembers nothing about it.

@@ -10,8 +10,8 @@ use memory::{Draft, How, Image, ImageId, ManifestFacts, NewDisk};
 
 use super::subject::{Ask, Place, Subject};
 use crate::{
-    Captured, DiskFile, DiskFormat, Driver, LaunchPlan, LogFiles, MachineSpec, RamUse, RestorePlan,
-    Vm, VmStatus, VmmError, Wake, disk,
+    Captured, DiskFile, DiskFormat, Driver, LaunchPlan, LogFiles, MachineSpec, MemoryBackend,
+    RamUse, RestorePlan, Vm, VmStatus, VmmError, Wake, disk,
 };
 
 /// For things that take milliseconds when all is well.
@@ -81,7 +81,7 @@ impl<'a> Rig<'a> {
             format: DiskFormat::Raw,
         };
         self.subject.make_base_disk(&base.path);
-        let top = self.new_top(&dir);
+        let disk = self.new_top(vec![base], &dir);
         LaunchPlan {
             name: name_of(&dir),
             run_dir: dir.join("run"),
@@ -91,19 +91,21 @@ impl<'a> Rig<'a> {
             },
             kernel: self.subject.kernel(),
             root: self.subject.root(),
-            disk: vec![base, top],
+            disk,
             logs: logs(&dir),
             nic: None,
         }
     }
 
-    fn new_top(&self, dir: &Path) -> DiskFile {
-        let path = dir.join("disk/top");
-        disk::create_overlay(&path, self.subject.disk_bytes()).unwrap();
-        DiskFile {
-            path,
-            format: DiskFormat::Qcow2,
-        }
+    fn new_top(&self, below: Vec<DiskFile>, dir: &Path) -> Vec<DiskFile> {
+        let format = self.driver.powers().disk;
+        disk::extend_chain(
+            format,
+            below,
+            dir.join("disk/top"),
+            self.subject.disk_bytes(),
+        )
+        .unwrap()
     }
 
     /// Pause, capture, quit, freeze the disk, finish.
@@ -161,23 +163,23 @@ impl<'a> Rig<'a> {
                 format: record.format,
             }
         };
-        let mut chain: Vec<DiskFile> = image
+        let below: Vec<DiskFile> = image
             .manifest()
             .disks
             .iter()
             .enumerate()
             .map(file)
             .collect();
-        chain.push(self.new_top(&dir));
         RestorePlan {
             name: name_of(&dir),
             run_dir: dir.join("run"),
             image_dir,
             root: self.subject.root(),
-            disk: chain,
+            disk: self.new_top(below, &dir),
             logs: logs(&dir),
             nic: None,
             ram,
+            memory: MemoryBackend::File,
             wake,
         }
     }

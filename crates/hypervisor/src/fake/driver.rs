@@ -14,8 +14,8 @@ use super::machine::{Base, Condition, Machine};
 use super::memory_image;
 use super::vm::FakeVm;
 use crate::{
-    DiskFile, Driver, LaunchPlan, Nic, Powers, RamUse, RestorePlan, TemplateHold, Templates, Vm,
-    VmmError, VmmIdentity, Wake, nic,
+    DiskFile, DiskFormat, Driver, LaunchPlan, MemoryBackend, Nic, Powers, RamUse, RestorePlan,
+    TemplateHold, Templates, Vm, VmmError, VmmIdentity, Wake, nic,
 };
 
 /// File in the run directory that tells of a machine, like the mark of a real one.
@@ -142,6 +142,8 @@ impl Driver for FakeDriver {
         Powers {
             snapshots: true,
             shared_memory: true,
+            pager: false,
+            disk: DiskFormat::Qcow2,
             max_vcpus: 16,
         }
     }
@@ -183,6 +185,9 @@ impl Driver for FakeDriver {
 
     async fn restore(&self, plan: RestorePlan) -> Result<Arc<dyn Vm>, VmmError> {
         self.host.hooks().pass(Operation::Restore).await?;
+        if plan.memory != MemoryBackend::File {
+            return Err(VmmError::unusable("no pager serves fake machines"));
+        }
         let image = Image::open(&plan.image_dir)?;
         self.check(&image, &plan)?;
         Self::must_exist(&disk_paths(&plan.disk))?;

@@ -27,9 +27,11 @@ pub(super) fn enter(network: &Network) -> io::Result<()> {
                     error,
                 )
             })?;
-            let tap = open_tap(&slot.tap)
-                .map_err(|error| told(&format!("open TAP device {}", slot.tap), error))?;
-            sys::place(tap, slot.fd)
+            let opened = match slot.fd {
+                Some(fd) => open_tap(&slot.tap).and_then(|tap| sys::place(tap, fd)),
+                None => find_tap(&slot.tap),
+            };
+            opened.map_err(|error| told(&format!("open TAP device {}", slot.tap), error))
         }
     }
 }
@@ -55,8 +57,9 @@ fn enter_namespace(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes a TAP device of the namespace this process is in. It must exist: one made here would lead nowhere.
-fn open_tap(name: &str) -> io::Result<OwnedFd> {
+/// Looks for a TAP device in the namespace this process is in. It must exist: who opens a name that does not makes a
+/// device that leads nowhere.
+fn find_tap(name: &str) -> io::Result<()> {
     let socket = socket_with(
         AddressFamily::INET,
         SocketType::DGRAM,
@@ -64,6 +67,12 @@ fn open_tap(name: &str) -> io::Result<OwnedFd> {
         None,
     )?;
     netdevice::name_to_index(&socket, name)?;
+    Ok(())
+}
+
+/// Takes a TAP device of the namespace this process is in.
+fn open_tap(name: &str) -> io::Result<OwnedFd> {
+    find_tap(name)?;
     let tun = rustix::fs::open(
         TUN,
         OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,

@@ -37,10 +37,8 @@ fn launch(spec: &Path) -> io::Result<std::convert::Infallible> {
         return Err(io::Error::other("the daemon is gone"));
     }
     std::env::set_current_dir(&spec.run_dir)?;
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&spec.log)?;
+    let log = append_to(&spec.log)?;
+    let console = append_to(spec.console.as_ref().unwrap_or(&spec.log))?;
     let placed = network::enter(&spec.network).and_then(|()| place_descriptors(&spec));
     if let Err(error) = placed {
         // From here on the log is where the user looks.
@@ -56,7 +54,7 @@ fn launch(spec: &Path) -> io::Result<std::convert::Infallible> {
     command
         .args(&spec.arguments)
         .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
+        .stdout(console)
         .stderr(log.try_clone()?);
     if let Some(uid) = spec.uid {
         command.uid(uid).gid(uid);
@@ -65,6 +63,10 @@ fn launch(spec: &Path) -> io::Result<std::convert::Infallible> {
     let text = format!("launcher: cannot run {}: {error}\n", spec.program.display());
     io::Write::write_all(&mut &log, text.as_bytes())?;
     Err(error)
+}
+
+fn append_to(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new().append(true).create(true).open(path)
 }
 
 fn place_descriptors(spec: &Spec) -> io::Result<()> {

@@ -25,8 +25,10 @@ pub(crate) struct Spec {
     pub(crate) listeners: Vec<Listener>,
     /// The network it has.
     pub(crate) network: Network,
-    /// Its standard output and error are appended here.
+    /// Its standard error is appended here, and its output if that has no other place.
     pub(crate) log: PathBuf,
+    /// Its standard output is appended here.
+    pub(crate) console: Option<PathBuf>,
     /// User and group it runs as; the daemon's own if absent.
     pub(crate) uid: Option<u32>,
 }
@@ -81,6 +83,6 @@ pub(crate) struct Slot {
     pub(crate) netns: PathBuf,
     /// Name of the TAP device.
     pub(crate) tap: String,
-    /// Descriptor of the TAP device in the VMM.
-    pub(crate) fd: i32,
+    /// Descriptor of the TAP device in the VMM; none if the VMM opens it by its name.
+    pub(crate) fd: Option<i32>,
 }

@@ -11,5 +11,5 @@ mod sys;
 
 pub(crate) use mapping::{FileId, Mapping};
 pub(crate) use scan::own_pages;
-pub(crate) use smaps::read_smaps;
-pub(crate) use source::{FileSource, ProcessMemory};
+pub(crate) use smaps::{RamMapping, read_smaps};
+pub(crate) use source::{FileSource, Overlay, ProcessMemory};

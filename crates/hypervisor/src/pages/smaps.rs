@@ -22,34 +22,53 @@ pub(crate) struct Smaps {
     pub(crate) other: Sums,
 }
 
+/// What tells guest RAM from other mappings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RamMapping {
+    /// It maps this file.
+    File(FileId),
+    /// It is anonymous, and the only memory for which no swap was reserved.
+    Unreserved,
+}
+
 /// Reads the sums of process `pid`, whose guest RAM is `ram`.
-pub(crate) fn read_smaps(pid: i32, ram: FileId) -> io::Result<Smaps> {
+pub(crate) fn read_smaps(pid: i32, ram: RamMapping) -> io::Result<Smaps> {
     Ok(parse(
         &std::fs::read_to_string(format!("/proc/{pid}/smaps"))?,
         ram,
     ))
 }
 
-fn parse(text: &str, ram: FileId) -> Smaps {
+fn parse(text: &str, ram: RamMapping) -> Smaps {
     let mut smaps = Smaps::default();
-    let mut in_ram = false;
+    let mut header = "";
+    let mut sums = Sums::default();
     for line in text.lines() {
         let mut fields = line.split_ascii_whitespace();
         let Some(first) = fields.next() else { continue };
         if !first.ends_with(':') {
-            in_ram = is_ram(line, ram);
+            header = line;
             continue;
         }
-        let sums = if in_ram {
-            &mut smaps.ram
-        } else {
-            &mut smaps.other
-        };
         let sum = match first {
             "Rss:" => &mut sums.rss,
             "Pss:" => &mut sums.pss,
             "Anonymous:" => &mut sums.anonymous,
             "Swap:" => &mut sums.swap,
+            // The last line of a mapping.
+            "VmFlags:" => {
+                let is_ram = match ram {
+                    RamMapping::File(file) => is_file(header, file),
+                    RamMapping::Unreserved => fields.any(|flag| flag == "nr"),
+                };
+                let whole = if is_ram {
+                    &mut smaps.ram
+                } else {
+                    &mut smaps.other
+                };
+                whole.add(std::mem::take(&mut sums));
+                continue;
+            }
             _ => continue,
         };
         *sum += fields
@@ -61,7 +80,16 @@ fn parse(text: &str, ram: FileId) -> Smaps {
     smaps
 }
 
-fn is_ram(header: &str, ram: FileId) -> bool {
+impl Sums {
+    fn add(&mut self, more: Self) {
+        self.rss += more.rss;
+        self.pss += more.pss;
+        self.anonymous += more.anonymous;
+        self.swap += more.swap;
+    }
+}
+
+fn is_file(header: &str, file: FileId) -> bool {
     let mut fields = header.split_ascii_whitespace().skip(3);
     let device = fields
         .next()
@@ -72,8 +100,8 @@ fn is_ram(header: &str, ram: FileId) -> bool {
                 u32::from_str_radix(minor, 16).ok()?,
             ))
         });
-    device == Some(ram.device)
-        && fields.next().and_then(|inode| inode.parse().ok()) == Some(ram.inode)
+    device == Some(file.device)
+        && fields.next().and_then(|inode| inode.parse().ok()) == Some(file.inode)
 }
 
 #[cfg(test)]
@@ -94,16 +122,16 @@ VmFlags: rd wr
 Rss:                   8 kB
 Pss:                   8 kB
 Anonymous:             8 kB
+VmFlags: rd wr mr mw me nr
 7f4-7f5 r-xp 00000000 08:01 77 /usr/bin/x
 Rss:                   1 kB
+VmFlags: rd ex
 ";
-        let smaps = parse(
-            text,
-            FileId {
-                device: (0, 1),
-                inode: 77,
-            },
-        );
+        let file = FileId {
+            device: (0, 1),
+            inode: 77,
+        };
+        let smaps = parse(text, RamMapping::File(file));
         assert_eq!(
             smaps.ram,
             Sums {
@@ -122,5 +150,8 @@ Rss:                   1 kB
                 swap: 0
             }
         );
+        let smaps = parse(text, RamMapping::Unreserved);
+        assert_eq!((smaps.ram.rss, smaps.ram.anonymous), (8192, 8192));
+        assert_eq!(smaps.other.rss, 103_424);
     }
 }

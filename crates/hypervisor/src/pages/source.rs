@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use memory::{PAGE_BYTES, PageSource, Run};
+use memory::{PAGE_BYTES, PageSource, Run, merge_runs};
 
 use super::Mapping;
 
@@ -108,5 +108,75 @@ impl PageSource for FileSource {
 
     fn read(&self, first: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buffer, first * PAGE)
+    }
+}
+
+/// RAM in two files: pages of the upper one hide those of the lower.
+pub(crate) struct Overlay {
+    below: FileSource,
+    above: FileSource,
+    runs: Vec<Run>,
+}
+
+impl Overlay {
+    pub(crate) fn new(below: FileSource, above: FileSource) -> Self {
+        let runs = merge_runs(below.runs.iter().chain(&above.runs).copied().collect());
+        Self { below, above, runs }
+    }
+}
+
+impl PageSource for Overlay {
+    fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    fn read(&self, first: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.below.read(first, buffer)?;
+        let end = first + buffer.len() as u64 / PAGE;
+        let overlapping = self.above.runs.partition_point(|run| run.end() <= first);
+        for run in &self.above.runs[overlapping..] {
+            let (from, to) = (run.first.max(first), run.end().min(end));
+            if from >= to {
+                break;
+            }
+            // Both lie inside the buffer, so the products fit.
+            let range = (from - first) as usize * PAGE_BYTES..(to - first) as usize * PAGE_BYTES;
+            self.above.read(from, &mut buffer[range])?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ram(pages: &[u64], byte: u8) -> FileSource {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(16 * PAGE).unwrap();
+        for page in pages {
+            file.write_all_at(&[byte; PAGE_BYTES], page * PAGE).unwrap();
+        }
+        FileSource::open(file).unwrap()
+    }
+
+    #[test]
+    fn pages_above_hide_those_below_and_all_are_named() {
+        let overlay = Overlay::new(ram(&[1, 2, 3, 8], b'b'), ram(&[2, 5, 8, 9], b'a'));
+        let named: Vec<u64> = overlay
+            .runs()
+            .iter()
+            .flat_map(|run| run.first..run.end())
+            .collect();
+        assert_eq!(named, [1, 2, 3, 5, 8, 9]);
+        for window in [1..10_u64, 2..3, 3..6, 0..16] {
+            let mut buffer = vec![0; (window.end - window.start) as usize * PAGE_BYTES];
+            overlay.read(window.start, &mut buffer).unwrap();
+            let found: Vec<u8> = buffer.chunks(PAGE_BYTES).map(|page| page[77]).collect();
+            let wanted = [
+                0, b'b', b'a', b'b', 0, b'a', 0, 0, b'a', b'a', 0, 0, 0, 0, 0, 0,
+            ];
+            assert_eq!(found, wanted[window.start as usize..window.end as usize]);
+        }
     }
 }

@@ -11,17 +11,13 @@ use memory::{Draft, Image, ImageError, merge_runs, page_count};
 use serde_json::json;
 
 use super::command::RAM_FD;
-use super::record::Base;
-use super::run_dir::STATE_PART;
 use super::vm::QemuVm;
+use crate::machine::{Base, MAX_LAYERS, STATE_PART, in_place};
 use crate::pages::{FileSource, Mapping, ProcessMemory, own_pages};
 use crate::{Captured, Snapshots, Vm, VmStatus, VmmError};
 
 /// State is a few hundred kilobytes and written in 2 to 4 ms.
 const SAVE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Layers an image may have. Each one costs a restore another pass over the pages that several layers hold.
-const MAX_LAYERS: usize = 4;
 
 #[async_trait]
 impl Snapshots for QemuVm {
@@ -129,14 +125,5 @@ impl QemuVm {
 
     fn ram_path(&self) -> String {
         format!("/proc/{}/fd/{RAM_FD}", self.process().pid)
-    }
-}
-
-/// Blocks in place: the draft is borrowed and cannot go to another thread, and the machine stands still until this
-/// is done. A runtime of one thread has no place to move its other tasks to and just waits.
-fn in_place<T>(work: impl FnOnce() -> T) -> T {
-    match tokio::runtime::Handle::current().runtime_flavor() {
-        tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
-        _ => work(),
     }
 }

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use memory::{Image, LoadedRam, Loader};
+use memory::{DiskFormat, Loader};
 
-use super::command::Model;
+use super::command::{Model, RAM_FD};
 use super::config::QemuConfig;
 use super::prepare::{prepare_launch, prepare_restore};
-use super::record::Record;
-use super::run_dir::RunDir;
-use super::vm::QemuVm;
+use super::vm::{QemuVm, SOCKETS};
 use super::{host, start, sys};
+use crate::machine::{Record, RunDir, adopt_ram, blocking, hold};
 use crate::process::{Process, RunMark};
 use crate::{
     Driver, LaunchPlan, Powers, RestorePlan, TemplateHold, Templates, Vm, VmmError, VmmIdentity,
@@ -89,6 +88,8 @@ impl Driver for QemuDriver {
         Powers {
             snapshots: true,
             shared_memory: true,
+            pager: false,
+            disk: DiskFormat::Qcow2,
             max_vcpus: MAX_VCPUS,
         }
     }
@@ -116,13 +117,13 @@ impl Driver for QemuDriver {
             None => None,
         };
         let Some(process) = process else {
-            RunDir::clean(run_dir);
+            RunDir::clean(run_dir, &SOCKETS);
             return Ok(None);
         };
         RunDir::drop_capture(run_dir);
         let record = Record::read(run_dir)?;
         let loaded = match record.base {
-            Some(_) => start::adopt_ram(&self.shared.loader, process.id())?,
+            Some(_) => adopt_ram(&self.shared.loader, process.id(), RAM_FD)?,
             None => None,
         };
         Ok(Some(Arc::new(QemuVm::new(
@@ -141,35 +142,6 @@ impl Driver for QemuDriver {
 #[async_trait]
 impl Templates for QemuDriver {
     async fn hold(&self, image_dir: &Path) -> Result<Box<dyn TemplateHold>, VmmError> {
-        let (loader, dir) = (Arc::clone(&self.shared.loader), image_dir.to_path_buf());
-        let ram = blocking(move || {
-            let image = Image::open(&dir)?;
-            image.verify_state_and_disks(loader.verified())?;
-            Ok(loader.load(&image, image.manifest().layers.len())?)
-        })
-        .await?;
-        Ok(Box::new(Hold { ram }))
-    }
-}
-
-struct Hold {
-    ram: Arc<LoadedRam>,
-}
-
-impl TemplateHold for Hold {
-    fn resident_bytes(&self) -> u64 {
-        self.ram.resident_bytes().unwrap_or(0)
-    }
-}
-
-/// Runs `work` where blocking is allowed. It runs to its end even if the caller goes away.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, VmmError> + Send + 'static,
-) -> Result<T, VmmError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(VmmError::unusable(format!(
-            "a task of the driver failed: {error}"
-        ))),
+        hold(&self.shared.loader, image_dir).await
     }
 }

@@ -11,6 +11,7 @@ use super::config::{AccelChoice, QemuConfig};
 use super::kvm::{self, Accel, KvmVerdict};
 use super::version::QemuVersion;
 use crate::VmmError;
+use crate::machine::host_cpu;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -102,19 +103,10 @@ async fn version(qemu: &Path) -> Result<QemuVersion, VmmError> {
     Ok(version)
 }
 
-/// CPU model for manifests. `host` stands for whatever this processor is, so the processor is named with it.
+/// CPU model for manifests.
 pub(super) fn cpu_model(model: &str, accel: Accel) -> String {
     match accel {
         Accel::Tcg => model.to_owned(),
-        Accel::Kvm => {
-            let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-            let field = |name: &str| {
-                info.lines()
-                    .find(|line| line.starts_with(name))
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            format!("{model}:{}:{}", field("model name"), field("flags"))
-        }
+        Accel::Kvm => host_cpu(model),
     }
 }

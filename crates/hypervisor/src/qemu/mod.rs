@@ -1,7 +1,7 @@
 //! The QEMU driver.
 //!
-//! Reading order: what may be configured, what the host offers, the command line, the record in the run directory,
-//! the driver, a running machine, restoring and capturing.
+//! Reading order: what may be configured, what the host offers, the command line, the driver, a running machine,
+//! restoring and capturing.
 
 mod config;
 mod host;
@@ -10,7 +10,6 @@ mod version;
 
 mod cmdline;
 mod command;
-mod record;
 
 mod driver;
 mod prepare;
@@ -19,7 +18,6 @@ mod start;
 mod capture;
 mod complaints;
 mod qmp;
-mod run_dir;
 mod vm;
 
 #[expect(

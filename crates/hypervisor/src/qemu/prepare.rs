@@ -1,23 +1,18 @@
 //! From a plan to everything QEMU is started with. Blocks: images are verified and loaded here.
 
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use memory::{Image, LoadedRam, MachineFacts, Manifest, OwnRam, Verified};
+use memory::{Image, MachineFacts, OwnRam};
 
 use super::cmdline::kernel_cmdline;
 use super::command::{RAM_FD, RamMap, STATE_FD, Setup, Start};
 use super::driver::Shared;
-use super::record::{Base, Record};
 use crate::launch::{Access, File};
-use crate::{LaunchPlan, Nic, RamUse, RestorePlan, VmmError, Wake, nic};
+use crate::machine::{Base, Ram, Record, check_chain, check_machine, check_slot, digest};
+use crate::{LaunchPlan, MemoryBackend, Nic, RamUse, RestorePlan, VmmError, Wake, nic};
 
 /// RAM sizes are multiples of this; QEMU and kernels round otherwise, each in its own way.
 const RAM_UNIT_BYTES: u64 = 1 << 20;
-
-/// Type of the file system that namespaces are files of (`NSFS_MAGIC` of linux/magic.h).
-const NSFS: rustix::fs::FsWord = 0x6e73_6673;
 
 /// A machine ready to be spawned.
 pub(super) struct Prepared {
@@ -28,30 +23,6 @@ pub(super) struct Prepared {
     pub(super) ram: Ram,
     /// Layer to be written over the mapped ones before the state is loaded.
     pub(super) patch: Option<(Image, usize)>,
-}
-
-/// RAM of the machine; kept until QEMU has it.
-pub(super) enum Ram {
-    Own(OwnRam),
-    Shared(Arc<LoadedRam>),
-}
-
-impl Ram {
-    /// The memfd as the launcher can open it.
-    fn path(&self) -> PathBuf {
-        let fd = match self {
-            Self::Own(ram) => ram.as_fd().as_raw_fd(),
-            Self::Shared(ram) => ram.as_fd().as_raw_fd(),
-        };
-        PathBuf::from(format!("/proc/{}/fd/{fd}", std::process::id()))
-    }
-
-    fn map(&self) -> RamMap {
-        match self {
-            Self::Own(_) => RamMap::Own,
-            Self::Shared(_) => RamMap::CopyOnWrite,
-        }
-    }
 }
 
 /// A machine that boots.
@@ -93,7 +64,7 @@ pub(super) fn prepare_launch(shared: &Shared, plan: LaunchPlan) -> Result<Prepar
         name,
         vcpus: machine.vcpus,
         ram_bytes: machine.ram_bytes,
-        ram: ram.map(),
+        ram: map(&ram),
         start: Start::Boot {
             kernel: kernel.kernel,
             initrd: kernel.initrd,
@@ -118,9 +89,19 @@ pub(super) fn prepare_launch(shared: &Shared, plan: LaunchPlan) -> Result<Prepar
 
 /// A machine that continues.
 pub(super) fn prepare_restore(shared: &Shared, plan: RestorePlan) -> Result<Prepared, VmmError> {
+    if plan.memory != MemoryBackend::File {
+        return Err(VmmError::unusable(
+            "QEMU maps memory from files; a pager serves Firecracker only",
+        ));
+    }
     let loader = &shared.loader;
     let image = Image::open(&plan.image_dir)?;
-    check_machine(image.manifest(), shared, &plan.root)?;
+    check_machine(
+        image.manifest(),
+        &shared.identity,
+        &plan.root,
+        loader.verified(),
+    )?;
     nic::check_fits(image.manifest().machine.nic.as_ref(), plan.nic.as_ref())?;
     check_slot(plan.nic.as_ref())?;
     image.verify_state_and_disks(loader.verified())?;
@@ -154,7 +135,7 @@ pub(super) fn prepare_restore(shared: &Shared, plan: RestorePlan) -> Result<Prep
         name: plan.name,
         vcpus: facts.vcpus,
         ram_bytes: facts.ram_bytes,
-        ram: ram.map(),
+        ram: map(&ram),
         start,
         root: plan.root,
         disk: plan.disk,
@@ -185,86 +166,9 @@ fn ram_file(ram: &Ram) -> File {
     }
 }
 
-fn digest(verified: &Verified, path: &Path) -> Result<String, VmmError> {
-    verified.sha256(path).map_err(VmmError::io("read", path))
-}
-
-/// The namespace must be there. The launcher would say the same, but only in the log.
-fn check_slot(nic: Option<&Nic>) -> Result<(), VmmError> {
-    let Some(Nic { netns, .. }) = nic else {
-        return Ok(());
-    };
-    let mounted = rustix::fs::statfs(netns).is_ok_and(|stat| stat.f_type == NSFS);
-    if mounted {
-        Ok(())
-    } else {
-        Err(VmmError::unusable(format!(
-            "network namespace {} is gone, so the machine cannot be connected",
-            netns.display()
-        )))
-    }
-}
-
-/// QEMU itself checks little of this and would run a guest into corruption.
-fn check_machine(manifest: &Manifest, shared: &Shared, root: &Path) -> Result<(), VmmError> {
-    let (wanted, found) = (&manifest.machine.vmm, &shared.identity);
-    let root_sha256 = digest(shared.loader.verified(), root)?;
-    let fields = [
-        ("vmm.name", &wanted.name, &found.name),
-        ("vmm.version", &wanted.version, &found.version),
-        ("vmm.accelerator", &wanted.accelerator, &found.accelerator),
-        ("vmm.machine", &wanted.machine, &found.machine),
-        ("vmm.cpu_model", &wanted.cpu_model, &found.cpu_model),
-        ("root_sha256", &manifest.machine.root_sha256, &root_sha256),
-    ];
-    for (field, wanted, found) in fields {
-        expect(field, wanted, found)?;
-    }
-    Ok(())
-}
-
-/// The read-only files of the plan's disk chain must be those of the image; the one on top is new.
-fn check_chain(
-    manifest: &Manifest,
-    plan: &RestorePlan,
-    verified: &Verified,
-) -> Result<(), VmmError> {
-    let Some((_, below)) = plan.disk.split_last() else {
-        return Err(VmmError::unusable("a machine needs a disk"));
-    };
-    if below.len() > manifest.disks.len() {
-        return Err(mismatch(
-            "disks",
-            &manifest.disks.len().to_string(),
-            &below.len().to_string(),
-        ));
-    }
-    for (file, record) in below.iter().zip(&manifest.disks) {
-        expect(
-            "disks.format",
-            &format!("{:?}", record.format),
-            &format!("{:?}", file.format),
-        )?;
-        let found = verified
-            .sparse_sha256(&file.path)
-            .map_err(VmmError::io("read", &file.path))?;
-        expect("disks.sparse_sha256", &record.sparse_sha256, &found)?;
-    }
-    Ok(())
-}
-
-fn expect(field: &'static str, wanted: &str, found: &str) -> Result<(), VmmError> {
-    if wanted == found {
-        Ok(())
-    } else {
-        Err(mismatch(field, wanted, found))
-    }
-}
-
-fn mismatch(field: &'static str, wanted: &str, found: &str) -> VmmError {
-    VmmError::Mismatch {
-        field,
-        wanted: wanted.to_owned(),
-        found: found.to_owned(),
+fn map(ram: &Ram) -> RamMap {
+    match ram {
+        Ram::Own(_) => RamMap::Own,
+        Ram::Shared(_) => RamMap::CopyOnWrite,
     }
 }

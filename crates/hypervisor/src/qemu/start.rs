@@ -4,20 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use memory::{Image, LoadedRam, Loader};
+use memory::{Image, Loader};
 use serde_json::json;
 
-use super::command::{AGENT_FD, QMP_FD, RAM_FD, STATE_FD, TAP_FD};
+use super::command::{AGENT_FD, QMP_FD, STATE_FD, TAP_FD};
 use super::complaints;
-use super::driver::{Shared, blocking};
-use super::prepare::{Prepared, Ram};
+use super::driver::Shared;
+use super::prepare::Prepared;
 use super::qmp::Qmp;
-use super::record::Record;
-use super::run_dir::{self, RunDir};
-use super::vm::QemuVm;
+use super::vm::{AGENT, QMP, QemuVm};
 use crate::launch::{self, Listener, Network, Slot, Spec};
+use crate::machine::{Ram, Record, RunDir, blocking, log};
 use crate::pages::{FileId, Mapping, ProcessMemory};
-use crate::process::ProcessId;
 use crate::{VmStatus, VmmError, Wake};
 
 /// For a VMM to start and load its state; 20 to 60 ms alone, seconds when many start at once on few cores.
@@ -61,19 +59,17 @@ pub(super) fn spawn(shared: &Shared, prepared: Prepared) -> Result<Spawned, VmmE
         program: shared.qemu.clone(),
         arguments: shared.model.arguments(&setup),
         files,
-        listeners: vec![
-            listener(QMP_FD, run_dir::QMP),
-            listener(AGENT_FD, run_dir::AGENT),
-        ],
+        listeners: vec![listener(QMP_FD, QMP), listener(AGENT_FD, AGENT)],
         network: match &setup.nic {
             None => Network::Absent,
             Some(nic) => Network::Slot(Slot {
                 netns: nic.netns.clone(),
                 tap: nic.tap.clone(),
-                fd: TAP_FD,
+                fd: Some(TAP_FD),
             }),
         },
         log: record.log.clone(),
+        console: None,
         uid: shared.vmm_uid,
     };
     // A socket of an earlier run would refuse connections until the launcher has replaced it.
@@ -146,8 +142,8 @@ pub(super) async fn finish_restore(
         } else {
             wait_until_running(&qmp).await?;
         }
-        let log = complaints::since(&vm.record().log, vm.record().log_start);
-        if let Some(line) = complaints::inconsistency(&log) {
+        let said = log::since(&vm.record().log, vm.record().log_start);
+        if let Some(line) = complaints::inconsistency(&said) {
             return Err(VmmError::Inconsistent {
                 complaint: line.to_owned(),
             });
@@ -159,17 +155,6 @@ pub(super) async fn finish_restore(
     };
     finish(&vm, ready).await?;
     Ok(vm)
-}
-
-/// Finds the sealed RAM that an adopted machine maps.
-pub(super) fn adopt_ram(
-    loader: &Loader,
-    process: ProcessId,
-) -> Result<Option<Arc<LoadedRam>>, VmmError> {
-    let path = format!("/proc/{}/fd/{RAM_FD}", process.pid);
-    loader
-        .adopt(Path::new(&path))
-        .map_err(VmmError::io("adopt", Path::new(&path)))
 }
 
 /// Runs `ready` unless the process ends first; leaves no process behind if it fails.
@@ -202,7 +187,7 @@ async fn finish(
 fn with_log(error: VmmError, record: &Record) -> VmmError {
     match error {
         VmmError::Exited { reason, .. } => {
-            let stderr = complaints::quote(&complaints::since(&record.log, record.log_start));
+            let stderr = log::quote(&log::since(&record.log, record.log_start));
             VmmError::Exited { reason, stderr }
         }
         other => other,

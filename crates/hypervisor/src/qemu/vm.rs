@@ -15,13 +15,19 @@ use tokio::time::timeout;
 
 use super::command::RAM_FD;
 use super::qmp::Qmp;
-use super::record::Record;
-use super::run_dir::{self, RunDir};
-use crate::pages::{FileId, read_smaps};
+use crate::machine::{Record, RunDir, blocking};
+use crate::pages::{FileId, RamMapping, read_smaps};
 use crate::process::{Process, cpu_seconds, vms_bytes};
 use crate::{
     ExitReason, GuestStream, MemoryReport, MemoryUse, ProcessId, Snapshots, Vm, VmStatus, VmmError,
 };
+
+/// Socket of the machine protocol.
+pub(super) const QMP: &str = "qmp";
+/// Socket of the guest's agent.
+pub(super) const AGENT: &str = "agent";
+/// What the launcher makes in the run directory.
+pub(super) const SOCKETS: [&str; 2] = [QMP, AGENT];
 
 /// For a question about the status.
 const STATUS_DEADLINE: Duration = Duration::from_millis(500);
@@ -90,7 +96,7 @@ impl QemuVm {
         if let Some(qmp) = held.as_ref().filter(|qmp| qmp.is_open()) {
             return Ok(Arc::clone(qmp));
         }
-        let stream = timeout(deadline, self.run_dir.connect(run_dir::QMP))
+        let stream = timeout(deadline, self.run_dir.connect(QMP))
             .await
             .map_err(|_| VmmError::Timeout {
                 what: "connecting to the VMM",
@@ -116,7 +122,7 @@ impl QemuVm {
                 what: "the end of a killed VMM",
                 after: KILL_DEADLINE,
             })?;
-        RunDir::clean(self.run_dir.path());
+        RunDir::clean(self.run_dir.path(), &SOCKETS);
         Ok(reason)
     }
 
@@ -211,7 +217,7 @@ impl Vm for QemuVm {
 
     async fn dial(&self, deadline: Duration) -> Result<GuestStream, VmmError> {
         tokio::select! {
-            connected = timeout(deadline, self.run_dir.connect(run_dir::AGENT)) => match connected {
+            connected = timeout(deadline, self.run_dir.connect(AGENT)) => match connected {
                 Ok(stream) => Ok(Box::new(stream?)),
                 Err(_) => Err(VmmError::Timeout { what: "connecting to the guest", after: deadline }),
             },
@@ -234,9 +240,9 @@ impl MemoryReport for QemuVm {
         let pid = self.process.id().pid;
         let (ram, own) = (self.ram_file()?, self.record.base.is_none());
         let ram_bytes = self.record.machine.ram_bytes;
-        super::driver::blocking(move || {
+        blocking(move || {
             let failed = || VmmError::io("examine the memory of process", Path::new("smaps"));
-            let smaps = read_smaps(pid, ram).map_err(failed())?;
+            let smaps = read_smaps(pid, RamMapping::File(ram)).map_err(failed())?;
             let (sum, rest) = (smaps.ram, smaps.other);
             // RAM of its own is a memfd, whose pages do not count as anonymous.
             let ram_private_bytes = if own { sum.rss } else { sum.anonymous } + sum.swap;

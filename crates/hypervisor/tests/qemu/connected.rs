@@ -9,7 +9,7 @@ use guest::{Identity, Link};
 
 use crate::network::Network;
 use crate::subject::Qemu;
-use crate::{agent, network, speed};
+use crate::{agent, speed, wire};
 
 const PORT: u16 = 8080;
 
@@ -27,7 +27,7 @@ pub(crate) async fn connections_end_with_their_machine(subject: &Qemu) {
     let template = speed::try_boot(subject, Some(connected.nic()))
         .await
         .unwrap();
-    agent::start_in(template.vm.as_ref(), Some(network::for_guest())).await;
+    agent::start_in(template.vm.as_ref(), Some(wire::for_guest())).await;
     let (link, _events) = agent::connect(template.vm.as_ref()).await;
     look_at_the_guest(&link).await;
 
@@ -58,7 +58,7 @@ pub(crate) async fn connections_end_with_their_machine(subject: &Qemu) {
     // As another one.
     let fork = speed::fork_in(subject, &driver, &image, Some(connected.nic())).await;
     let (link, _events) = agent::connect(fork.vm.as_ref()).await;
-    let mut changed = network::for_guest();
+    let mut changed = wire::for_guest();
     changed.search = vec!["fork.internal".into()];
     let identity = Identity {
         network: Some(changed),
@@ -97,8 +97,8 @@ async fn look_at_the_guest(link: &Link) {
 async fn serve(connected: &Network, link: &Link, word: &str) -> TcpStream {
     let command = format!("printf %s {word} > /srv/name");
     shell(link, &command).await;
-    let kept = connected.connect(PORT);
-    let served = get(connected.connect(PORT), "/name");
+    let kept = wire::connect(connected, PORT);
+    let served = get(wire::connect(connected, PORT), "/name");
     assert!(served.ends_with(word), "{served}");
     kept
 }

@@ -7,11 +7,17 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod agent;
+#[path = "../support/chosen.rs"]
+mod chosen;
 mod connected;
 mod extra;
+#[path = "../support/network.rs"]
 mod network;
+#[path = "../support/scratch.rs"]
+mod scratch;
 mod speed;
 mod subject;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,6 +25,7 @@ use std::time::Instant;
 
 use hypervisor::conformance::Scenario;
 
+use chosen::Chosen;
 use subject::Qemu;
 
 /// First argument with which this program is the launcher.
@@ -38,14 +45,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let chosen = Chosen {
-        filters: arguments
-            .iter()
-            .filter(|argument| !argument.starts_with('-'))
-            .cloned()
-            .collect(),
-        exact: has("--exact"),
-    };
+    let chosen = Chosen::of(&arguments);
     let Some(assets) = std::env::var_os("COPPICE_ASSETS").map(PathBuf::from) else {
         println!("skipped: COPPICE_ASSETS is not set, there is no guest to test QEMU with");
         return ExitCode::SUCCESS;
@@ -70,28 +70,6 @@ fn names() -> impl Iterator<Item = String> {
         .into_iter()
         .map(|scenario| format!("{scenario:?}"));
     scenarios.chain(extra::ALL.into_iter().map(|(name, _)| name.to_owned()))
-}
-
-/// What the arguments ask for.
-struct Chosen {
-    filters: Vec<String>,
-    exact: bool,
-}
-
-impl Chosen {
-    fn takes(&self, name: &str) -> bool {
-        self.filters.is_empty() || self.names(name)
-    }
-
-    fn names(&self, name: &str) -> bool {
-        self.filters.iter().any(|filter| {
-            if self.exact {
-                name == filter
-            } else {
-                name.contains(filter.as_str())
-            }
-        })
-    }
 }
 
 async fn run(chosen: &Chosen, assets: PathBuf) {

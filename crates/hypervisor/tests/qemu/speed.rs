@@ -16,7 +16,7 @@ use memory::{Draft, How, Image, ImageId, ManifestFacts, NewDisk, PAGE_BYTES};
 use tokio::net::UnixStream;
 
 use crate::subject::{DISK_BYTES, Qemu};
-use crate::{agent, network};
+use crate::{agent, wire};
 
 const ROUNDS: usize = 20;
 
@@ -175,6 +175,7 @@ fn plan(subject: &Qemu, image: &Image) -> (RestorePlan, PathBuf) {
         logs: logs(&dir),
         nic: None,
         ram: RamUse::Fork,
+        memory: hypervisor::MemoryBackend::File,
         wake: Wake::Running,
     };
     (plan, dir)
@@ -301,7 +302,7 @@ async fn measure_rehearsal_with(subject: &Qemu, nic: Option<Nic>) {
         .driver_with(MachineChoice::Microvm, Arc::default())
         .await;
     let machine = launch(subject, &driver, nic.clone()).await.unwrap();
-    let network = nic.as_ref().map(|_| network::for_guest());
+    let network = nic.as_ref().map(|_| wire::for_guest());
     agent::start_in(machine.vm.as_ref(), network).await;
     let (link, _events) = agent::connect(machine.vm.as_ref()).await;
     link.quiesce(PATIENCE).await.unwrap();

@@ -1,9 +1,6 @@
 //! QEMU as the subject of the suite.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -11,19 +8,17 @@ use hypervisor::conformance::{Ask, Place, Subject};
 use hypervisor::qemu::{AccelChoice, MachineChoice, QemuConfig, QemuDriver};
 use hypervisor::{Driver, KernelFiles, Nic, Vm, disk};
 use memory::{Loader, Verified};
-use tempfile::TempDir;
 
 use crate::network::Network;
+use crate::scratch::Scratch;
 use crate::{LAUNCH, agent};
 
 pub(crate) const DISK_BYTES: u64 = 512 << 20;
 
 pub(crate) struct Qemu {
     assets: PathBuf,
-    /// Taken when it is kept for a look at what failed.
-    dir: Option<TempDir>,
+    scratch: Scratch,
     base_disk: PathBuf,
-    made: AtomicUsize,
     pub(crate) machine: MachineChoice,
     /// User that the VMMs run as.
     pub(crate) vmm_uid: Option<u32>,
@@ -33,16 +28,13 @@ pub(crate) struct Qemu {
 
 impl Qemu {
     pub(crate) fn new(assets: PathBuf) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // VMMs of other users must reach their files.
-        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let base_disk = dir.path().join("base");
+        let scratch = Scratch::new();
+        let base_disk = scratch.path().join("base");
         disk::format_ext4(&base_disk, DISK_BYTES).unwrap();
         Self {
             assets,
-            dir: Some(dir),
+            scratch,
             base_disk,
-            made: AtomicUsize::new(0),
             machine: MachineChoice::Microvm,
             vmm_uid: None,
             network: OnceLock::new(),
@@ -60,7 +52,7 @@ impl Qemu {
     }
 
     fn dir(&self) -> &Path {
-        self.dir.as_ref().unwrap().path()
+        self.scratch.path()
     }
 
     pub(crate) async fn driver_with(
@@ -97,41 +89,6 @@ impl Qemu {
     }
 }
 
-/// Machines outlive their handles, so a scenario that fails leaves some.
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        for mark in find(self.dir(), "vmm.pid") {
-            let text = std::fs::read_to_string(mark).unwrap_or_default();
-            let mark: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            let pid = mark["pid"].as_i64().unwrap_or_default();
-            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-            if cwd.starts_with(self.dir())
-                && let Some(pid) =
-                    rustix::process::Pid::from_raw(i32::try_from(pid).unwrap_or_default())
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
-        if std::thread::panicking()
-            && let Some(dir) = self.dir.take()
-        {
-            println!("kept: {}", dir.keep().display());
-        }
-    }
-}
-
-fn find(dir: &Path, name: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(find(&entry.path(), name));
-        } else if entry.file_name() == name {
-            found.push(entry.path());
-        }
-    }
-    found
-}
-
 #[async_trait]
 impl Subject for Qemu {
     async fn driver(&self) -> Arc<dyn Driver> {
@@ -154,11 +111,7 @@ impl Subject for Qemu {
     }
 
     fn scratch(&self) -> PathBuf {
-        let dir = self
-            .dir()
-            .join(self.made.fetch_add(1, Ordering::Relaxed).to_string());
-        std::fs::create_dir(&dir).unwrap();
-        dir
+        self.scratch.next()
     }
 
     fn kernel(&self) -> KernelFiles {

@@ -12,24 +12,20 @@ use super::record::Record;
 use crate::VmmError;
 use crate::process::RunMark;
 
-/// Socket of the machine protocol.
-pub(super) const QMP: &str = "qmp";
-/// Socket of the guest's agent.
-pub(super) const AGENT: &str = "agent";
-/// Device state while it is being written; QEMU may have no right to the draft's directory.
-pub(super) const STATE_PART: &str = "state.part";
+/// Device state while it is being written; a VMM may have no right to the draft's directory.
+pub(crate) const STATE_PART: &str = "state.part";
 
 /// Between two tries to reach a socket that the launcher has not made yet, which takes it a few milliseconds.
 const RETRY: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
-pub(super) struct RunDir {
+pub(crate) struct RunDir {
     path: PathBuf,
     directory: OwnedFd,
 }
 
 impl RunDir {
-    pub(super) fn open(path: &Path) -> Result<Self, VmmError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, VmmError> {
         let directory = rustix::fs::open(
             path,
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -42,12 +38,12 @@ impl RunDir {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Connects to a socket, trying again while it does not exist. The caller sets the deadline.
-    pub(super) async fn connect(&self, name: &str) -> Result<UnixStream, VmmError> {
+    pub(crate) async fn connect(&self, name: &str) -> Result<UnixStream, VmmError> {
         let short = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
         loop {
             match UnixStream::connect(&short).await {
@@ -69,18 +65,20 @@ impl RunDir {
     }
 
     /// Removes what a capture left whose daemon died: nobody will pick it up.
-    pub(super) fn drop_capture(path: &Path) {
+    pub(crate) fn drop_capture(path: &Path) {
         Self::remove(path, STATE_PART);
     }
 
-    /// Removes what a machine that has ended left.
-    pub(super) fn clean(path: &Path) {
-        for name in [QMP, AGENT, STATE_PART, RunMark::FILE, Record::FILE] {
+    /// Removes what a machine that has ended left: what all drivers put there, and `names` of its own driver.
+    pub(crate) fn clean(path: &Path, names: &[&str]) {
+        let own = names.iter().copied();
+        for name in own.chain([STATE_PART, RunMark::FILE, Record::FILE]) {
             Self::remove(path, name);
         }
     }
 
-    fn remove(path: &Path, name: &str) {
+    /// Removes one file; that it is missing is no matter.
+    pub(crate) fn remove(path: &Path, name: &str) {
         if let Err(error) = std::fs::remove_file(path.join(name))
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -10,34 +10,37 @@ use crate::VmmError;
 /// Version of the record. Machines that run under another one are not adopted by guessing.
 const VERSION: u32 = 1;
 
+/// Layers an image may have. Each one costs a restore another pass over the pages that several layers hold.
+pub(crate) const MAX_LAYERS: usize = 4;
+
 /// Written before the launcher starts, read at adoption.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Record {
+pub(crate) struct Record {
     version: u32,
     /// The machine, for the manifest of its next image.
-    pub(super) machine: MachineFacts,
+    pub(crate) machine: MachineFacts,
     /// The image whose RAM it maps; none if its RAM is its own.
-    pub(super) base: Option<Base>,
+    pub(crate) base: Option<Base>,
     /// Log of the VMM, and its length before this run.
-    pub(super) log: PathBuf,
-    pub(super) log_start: u64,
+    pub(crate) log: PathBuf,
+    pub(crate) log_start: u64,
 }
 
 /// The image below a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Base {
-    pub(super) image_dir: PathBuf,
+pub(crate) struct Base {
+    pub(crate) image_dir: PathBuf,
     /// Layers that are in the mapped memfd, from the first one on.
-    pub(super) layers: usize,
+    pub(crate) layers: usize,
 }
 
 impl Record {
     /// Name in the run directory.
-    pub(super) const FILE: &'static str = "vmm.json";
+    pub(crate) const FILE: &'static str = "vmm.json";
 
-    pub(super) fn new(machine: MachineFacts, base: Option<Base>, log: PathBuf) -> Self {
+    pub(crate) fn new(machine: MachineFacts, base: Option<Base>, log: PathBuf) -> Self {
         let log_start = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
         Self {
             version: VERSION,
@@ -49,7 +52,7 @@ impl Record {
     }
 
     /// Written whole or not at all. A power failure ends the machine too, so nothing is synced.
-    pub(super) fn write(&self, run_dir: &Path) -> Result<(), VmmError> {
+    pub(crate) fn write(&self, run_dir: &Path) -> Result<(), VmmError> {
         let path = run_dir.join(Self::FILE);
         let part = run_dir.join(format!("{}.part", Self::FILE));
         let text = serde_json::to_vec(self)
@@ -58,7 +61,7 @@ impl Record {
         std::fs::rename(&part, &path).map_err(VmmError::io("rename", &part))
     }
 
-    pub(super) fn read(run_dir: &Path) -> Result<Self, VmmError> {
+    pub(crate) fn read(run_dir: &Path) -> Result<Self, VmmError> {
         let path = run_dir.join(Self::FILE);
         let bytes = std::fs::read(&path).map_err(VmmError::io("read", &path))?;
         let record: Self = serde_json::from_slice(&bytes)

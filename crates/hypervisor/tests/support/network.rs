@@ -1,39 +1,18 @@
 //! A network namespace with a TAP device, as machines get one.
 
-use std::fs::File;
-use std::net::{Ipv4Addr, TcpStream};
-use std::os::fd::AsFd;
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use guest::GuestNetwork;
 use hypervisor::Nic;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Address of every guest's card: locally administered.
 pub(crate) const MAC: [u8; 6] = [0x02, 0xc0, 0xff, 0, 0, 1];
 
 const TAP: &str = "tap0";
 
-/// Addresses in every namespace.
-const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const GUEST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
-
-/// Well above what a guest needs to answer on a busy host.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The network as the guest is told it.
-pub(crate) fn for_guest() -> GuestNetwork {
-    GuestNetwork {
-        address: GUEST,
-        prefix: 24,
-        gateway: HOST,
-        mtu: 1400,
-        dns: vec![HOST.into()],
-        search: vec!["test.internal".into()],
-    }
-}
+/// Address of the host in every namespace.
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 
 /// Removed when it is dropped.
 pub(crate) struct Network {
@@ -63,20 +42,6 @@ impl Network {
             tap: TAP.into(),
             mac: MAC,
         }
-    }
-
-    /// A connection to the guest.
-    pub(crate) fn connect(&self, port: u16) -> TcpStream {
-        let namespace = File::open(self.nic().netns).unwrap();
-        let connect = move || {
-            let network = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(namespace.as_fd(), network).unwrap();
-            TcpStream::connect_timeout(&(GUEST, port).into(), PATIENCE).unwrap()
-        };
-        // Namespaces belong to threads.
-        let stream = std::thread::spawn(connect).join().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
     }
 
     /// Runs `ip` in the namespace.

@@ -1,0 +1,135 @@
+//! Saving a paused machine.
+//!
+//! Firecracker itself writes the pages, into a memfd that the machine keeps: its device threads go on while the CPUs
+//! stand still, so only what it writes in one go with the state fits the state. It writes those that changed since the
+//! last time over what it has written before, so the memfd always holds all that the guest has written.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use memory::{Draft, Image, ImageError, page_count};
+
+use super::calls;
+use super::layout::{RAM_FD, SAVED_RAM_FD};
+use super::vm::FirecrackerVm;
+use crate::machine::{Base, MAX_LAYERS, STATE_PART, in_place};
+use crate::pages::{FileSource, Overlay};
+use crate::{Captured, Snapshots, Vm, VmStatus, VmmError};
+
+#[async_trait]
+impl Snapshots for FirecrackerVm {
+    async fn capture(&self, draft: &mut Draft) -> Result<Captured, VmmError> {
+        if self.status().await? != VmStatus::Paused {
+            return Err(VmmError::unusable("only a paused machine can be captured"));
+        }
+        if self.captured.swap(true, Ordering::AcqRel) {
+            return Err(VmmError::unusable(
+                "the machine was captured already and has not run since",
+            ));
+        }
+        let captured = async {
+            self.call(&calls::save()).await?;
+            in_place(|| {
+                self.move_state(draft)?;
+                self.save_ram(draft)
+            })
+        };
+        let captured = captured.await;
+        if captured.is_err() {
+            self.captured.store(false, Ordering::Release);
+        }
+        captured
+    }
+}
+
+impl FirecrackerVm {
+    fn move_state(&self, draft: &Draft) -> Result<(), VmmError> {
+        let (part, state) = (self.run_dir().join(STATE_PART), draft.state_path());
+        match fs::rename(&part, &state) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                fs::copy(&part, &state).map_err(VmmError::io("copy", &part))?;
+                fs::remove_file(&part).map_err(VmmError::io("remove", &part))
+            }
+            renamed => renamed.map_err(VmmError::io("rename", &part)),
+        }
+    }
+
+    fn save_ram(&self, draft: &mut Draft) -> Result<Captured, VmmError> {
+        let ram_bytes = self.record().machine.ram_bytes;
+        let path = self.descriptor(SAVED_RAM_FD);
+        let written = source(File::open(&path), &path)?;
+        let (new_pages, linked_layers) = match &self.record().base {
+            Some(base) => self.save_over(base, written, draft, ram_bytes)?,
+            None => {
+                let below = self.descriptor(RAM_FD);
+                let pages = match File::open(&below) {
+                    // A booted machine has written all it has.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        draft.write_layer(ram_bytes, &written)?.pages
+                    }
+                    opened => {
+                        let whole = Overlay::new(source(opened, &below)?, written);
+                        draft.write_layer(ram_bytes, &whole)?.pages
+                    }
+                };
+                (pages, 0)
+            }
+        };
+        Ok(Captured {
+            machine: self.record().machine.clone(),
+            new_pages,
+            linked_layers,
+        })
+    }
+
+    /// RAM over an image: what the machine has written, on top of the image's layers; or all of it if there would be
+    /// too many layers, or most of the base is hidden anyway.
+    fn save_over(
+        &self,
+        base: &Base,
+        written: FileSource,
+        draft: &mut Draft,
+        ram_bytes: u64,
+    ) -> Result<(u64, usize), VmmError> {
+        let image = Image::open(&base.image_dir)?;
+        let below =
+            image
+                .manifest()
+                .layers
+                .get(..base.layers)
+                .ok_or_else(|| ImageError::Draft {
+                    what: format!("the image below has fewer than {} layers", base.layers),
+                })?;
+        let below_pages: u64 = below.iter().map(|layer| layer.pages).sum();
+        if base.layers < MAX_LAYERS
+            && page_count(memory::PageSource::runs(&written)) <= below_pages / 2
+        {
+            for layer in below {
+                draft.link_layer(&image, &layer.id)?;
+            }
+            return Ok((draft.write_layer(ram_bytes, &written)?.pages, base.layers));
+        }
+        // A machine on a pager maps nothing; the image is loaded for this.
+        let loaded = match self.loaded() {
+            Some(loaded) => std::sync::Arc::clone(loaded),
+            None => self.loader.load(&image, base.layers)?,
+        };
+        let file = loaded.as_fd().try_clone_to_owned().map(File::from);
+        let whole = Overlay::new(source(file, &base.image_dir)?, written);
+        Ok((draft.write_layer(ram_bytes, &whole)?.pages, 0))
+    }
+
+    /// A descriptor of the process, as this one can open it.
+    pub(super) fn descriptor(&self, fd: i32) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{fd}", self.process_ref().id().pid))
+    }
+}
+
+fn source(file: io::Result<File>, path: &Path) -> Result<FileSource, VmmError> {
+    file.and_then(FileSource::open)
+        .map_err(VmmError::io("read", path))
+}

@@ -1,0 +1,136 @@
+//! The driver: one per daemon, holding what all machines have in common.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use memory::{DiskFormat, Loader};
+
+use super::config::FirecrackerConfig;
+use super::host::{self, KvmAccess};
+use super::layout::{LAYOUT, RAM_FD};
+use super::prepare::{prepare_launch, prepare_restore};
+use super::start;
+use super::version::FirecrackerVersion;
+use super::vm::{FirecrackerVm, clean};
+use crate::machine::{Record, RunDir, adopt_ram, blocking, hold, host_cpu};
+use crate::process::{Process, RunMark};
+use crate::{
+    Driver, LaunchPlan, Powers, RestorePlan, TemplateHold, Templates, Vm, VmmError, VmmIdentity,
+};
+
+/// Most CPUs that Firecracker gives to one guest.
+const MAX_VCPUS: u32 = 32;
+
+/// Runs machines with Firecracker.
+#[derive(Debug)]
+pub struct FirecrackerDriver {
+    shared: Arc<Shared>,
+}
+
+/// What the blocking steps need.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) firecracker: PathBuf,
+    pub(super) version: FirecrackerVersion,
+    pub(super) launcher: Vec<String>,
+    pub(super) identity: VmmIdentity,
+    pub(super) boot_id: String,
+    pub(super) loader: Arc<Loader>,
+}
+
+impl FirecrackerDriver {
+    /// Finds Firecracker and KVM, and refuses to do without either. RAM of images goes through `loader`.
+    pub async fn new(config: FirecrackerConfig, loader: Arc<Loader>) -> Result<Self, VmmError> {
+        let report = host::probe(&config).await?;
+        if report.kvm != KvmAccess::Usable {
+            return Err(VmmError::unusable(report.kvm.explain()));
+        }
+        for warning in &report.warnings {
+            tracing::warn!("{warning}");
+        }
+        let identity = VmmIdentity {
+            name: "firecracker".into(),
+            version: report.version.to_string(),
+            accelerator: "kvm".into(),
+            machine: format!("firecracker/{LAYOUT}"),
+            cpu_model: host_cpu("host"),
+        };
+        let boot_id = crate::process::boot_id()
+            .map_err(VmmError::io("read the boot id of", Path::new("/proc")))?;
+        let shared = Shared {
+            firecracker: report.firecracker,
+            version: report.version,
+            launcher: config.launcher,
+            identity,
+            boot_id,
+            loader,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+#[async_trait]
+impl Driver for FirecrackerDriver {
+    fn identity(&self) -> &VmmIdentity {
+        &self.shared.identity
+    }
+
+    fn powers(&self) -> Powers {
+        Powers {
+            snapshots: true,
+            shared_memory: true,
+            pager: true,
+            disk: DiskFormat::Raw,
+            max_vcpus: MAX_VCPUS,
+        }
+    }
+
+    async fn launch(&self, plan: LaunchPlan) -> Result<Arc<dyn Vm>, VmmError> {
+        let shared = Arc::clone(&self.shared);
+        let spawned =
+            blocking(move || start::spawn(&shared, prepare_launch(&shared, plan)?)).await?;
+        Ok(Arc::new(start::finish(spawned).await?))
+    }
+
+    async fn restore(&self, plan: RestorePlan) -> Result<Arc<dyn Vm>, VmmError> {
+        let shared = Arc::clone(&self.shared);
+        let spawned =
+            blocking(move || start::spawn(&shared, prepare_restore(&shared, plan)?)).await?;
+        Ok(Arc::new(start::finish(spawned).await?))
+    }
+
+    async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Vm>>, VmmError> {
+        let process = match RunMark::read(run_dir) {
+            Some(id) => Process::open(id).map_err(VmmError::io("adopt the machine in", run_dir))?,
+            None => None,
+        };
+        let Some(process) = process else {
+            clean(run_dir, Record::read(run_dir).ok().as_ref());
+            return Ok(None);
+        };
+        RunDir::drop_capture(run_dir);
+        let record = Record::read(run_dir)?;
+        let loaded = match record.base {
+            Some(_) => adopt_ram(&self.shared.loader, process.id(), RAM_FD)?,
+            None => None,
+        };
+        let (run_dir, loader) = (RunDir::open(run_dir)?, Arc::clone(&self.shared.loader));
+        Ok(Some(Arc::new(FirecrackerVm::new(
+            run_dir, process, record, loaded, loader,
+        ))))
+    }
+
+    fn templates(&self) -> Option<&dyn Templates> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Templates for FirecrackerDriver {
+    async fn hold(&self, image_dir: &Path) -> Result<Box<dyn TemplateHold>, VmmError> {
+        hold(&self.shared.loader, image_dir).await
+    }
+}

@@ -1,0 +1,134 @@
+//! What this host offers.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::config::FirecrackerConfig;
+use super::version::FirecrackerVersion;
+use crate::VmmError;
+
+const PROGRAM: &str = "firecracker";
+
+/// `--version` takes 2 ms on an idle host.
+const VERSION_DEADLINE: Duration = Duration::from_secs(10);
+
+const KVM: &str = "/dev/kvm";
+
+/// What was found on this host; for `doctor` and for the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostReport {
+    /// The program.
+    pub firecracker: PathBuf,
+    /// Its version.
+    pub version: FirecrackerVersion,
+    /// Whether KVM may be used, without which it runs nothing.
+    pub kvm: KvmAccess,
+    /// What an operator should know, each in a sentence.
+    pub warnings: Vec<String>,
+}
+
+/// Whether `/dev/kvm` may be used. That a Linux guest runs on it is another question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvmAccess {
+    /// It can be opened.
+    Usable,
+    /// There is none.
+    Absent,
+    /// This user may not open it.
+    NoAccess,
+}
+
+impl KvmAccess {
+    /// Looks for it.
+    #[must_use]
+    pub fn find() -> Self {
+        match std::fs::OpenOptions::new().read(true).write(true).open(KVM) {
+            Ok(_) => Self::Usable,
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Self::NoAccess,
+            Err(_) => Self::Absent,
+        }
+    }
+
+    /// A sentence for people.
+    #[must_use]
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::Usable => "/dev/kvm can be opened",
+            Self::Absent => {
+                "there is no /dev/kvm, and Firecracker runs nothing without it; use QEMU here"
+            }
+            Self::NoAccess => {
+                "/dev/kvm may not be opened by this user (join the group kvm), and Firecracker runs nothing without it"
+            }
+        }
+    }
+}
+
+/// Looks for Firecracker, its version and KVM.
+pub async fn probe(config: &FirecrackerConfig) -> Result<HostReport, VmmError> {
+    let firecracker = find(config)?;
+    let version = version(&firecracker).await?;
+    let kvm = KvmAccess::find();
+    let mut warnings: Vec<String> = version
+        .known_holes()
+        .into_iter()
+        .map(|hole| format!("Firecracker {version} has a known hole, {hole}"))
+        .collect();
+    if kvm != KvmAccess::Usable {
+        warnings.push(kvm.explain().to_owned());
+    }
+    Ok(HostReport {
+        firecracker,
+        version,
+        kvm,
+        warnings,
+    })
+}
+
+fn find(config: &FirecrackerConfig) -> Result<PathBuf, VmmError> {
+    if let Some(path) = &config.firecracker {
+        return Ok(path.clone());
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path)
+        .map(|dir| dir.join(PROGRAM))
+        .find(|candidate| candidate.is_file());
+    found.ok_or_else(|| {
+        VmmError::unusable(
+            "firecracker is not installed: put a release of it into the PATH, or name it in the configuration",
+        )
+    })
+}
+
+async fn version(firecracker: &Path) -> Result<FirecrackerVersion, VmmError> {
+    let mut command = Command::new(firecracker);
+    command
+        .arg("--version")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    let output = timeout(VERSION_DEADLINE, command.output())
+        .await
+        .map_err(|_| VmmError::Timeout {
+            what: "firecracker --version",
+            after: VERSION_DEADLINE,
+        })?
+        .map_err(VmmError::io("run", firecracker))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = FirecrackerVersion::parse(&text).ok_or_else(|| {
+        VmmError::unusable(format!(
+            "{} does not say its version",
+            firecracker.display()
+        ))
+    })?;
+    if version < FirecrackerVersion::OLDEST {
+        return Err(VmmError::unusable(format!(
+            "Firecracker {version} is too old, {} is needed",
+            FirecrackerVersion::OLDEST
+        )));
+    }
+    Ok(version)
+}

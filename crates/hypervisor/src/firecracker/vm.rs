@@ -1,0 +1,230 @@
+//! A running Firecracker.
+//!
+//! The handle holds a pidfd and the run directory; each question is a connection of its own. Dropping the handle leaves
+//! the machine running.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use memory::{LoadedRam, Loader};
+use rustix::process::Signal;
+use tokio::time::timeout;
+
+use super::api::Api;
+use super::calls::{self, Call};
+use super::layout::{API, LOG, NAMES};
+use super::start::ended;
+use super::vsock;
+use crate::machine::{Record, RunDir, log};
+use crate::process::Process;
+use crate::{ExitReason, GuestStream, MemoryReport, ProcessId, Snapshots, Vm, VmStatus, VmmError};
+
+/// For a question about the status.
+const STATUS_DEADLINE: Duration = Duration::from_millis(500);
+
+/// For a call that takes a millisecond when all is well.
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// For Firecracker to end after it was asked to.
+const QUIT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// For a killed process to be gone; the kernel has its memory to free.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct FirecrackerVm {
+    run_dir: RunDir,
+    process: Process,
+    record: Record,
+    /// Keeps the loader's memory of the RAM alive as long as the machine maps it.
+    loaded: Option<Arc<LoadedRam>>,
+    pub(super) loader: Arc<Loader>,
+    /// A second capture without a run in between is a mistake of the caller.
+    pub(super) captured: AtomicBool,
+}
+
+impl FirecrackerVm {
+    pub(super) fn new(
+        run_dir: RunDir,
+        process: Process,
+        record: Record,
+        loaded: Option<Arc<LoadedRam>>,
+        loader: Arc<Loader>,
+    ) -> Self {
+        let captured = AtomicBool::new(false);
+        Self {
+            run_dir,
+            process,
+            record,
+            loaded,
+            loader,
+            captured,
+        }
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(super) fn process_ref(&self) -> &Process {
+        &self.process
+    }
+
+    pub(super) fn run_dir(&self) -> &Path {
+        self.run_dir.path()
+    }
+
+    pub(super) fn loaded(&self) -> Option<&Arc<LoadedRam>> {
+        self.loaded.as_ref()
+    }
+
+    /// A new connection to the API. The caller sets the deadline.
+    pub(super) async fn api(&self) -> Result<Api, VmmError> {
+        Api::start(self.run_dir.connect(API).await?).await
+    }
+
+    /// Makes a call, unless the process ends first.
+    pub(super) async fn call(&self, call: &Call) -> Result<(), VmmError> {
+        let made = timeout(CALL_DEADLINE, async {
+            self.api().await?.run(call, CALL_DEADLINE).await
+        });
+        tokio::select! {
+            biased;
+            reason = self.process.exited() => Err(ended(reason)),
+            made = made => made.unwrap_or(Err(VmmError::Timeout { what: call.path, after: CALL_DEADLINE })),
+        }
+    }
+
+    /// Kills the process, waits for its end and removes what it left.
+    pub(super) async fn destroy(&self) -> Result<ExitReason, VmmError> {
+        self.process
+            .kill()
+            .map_err(VmmError::io("kill the machine in", self.run_dir.path()))?;
+        let reason = timeout(KILL_DEADLINE, self.process.exited())
+            .await
+            .map_err(|_| VmmError::Timeout {
+                what: "the end of a killed VMM",
+                after: KILL_DEADLINE,
+            })?;
+        clean(self.run_dir.path(), Some(&self.record));
+        Ok(reason)
+    }
+
+    /// Its end if that is near: a connection is lost a moment before.
+    async fn near_end(&self, deadline: Duration) -> Option<ExitReason> {
+        timeout(deadline, self.process.exited()).await.ok()
+    }
+}
+
+/// Removes what a machine that has ended left, after its log was added to the one that stays.
+pub(super) fn clean(run_dir: &Path, record: Option<&Record>) {
+    let said = log::since(&run_dir.join(LOG), 0);
+    if let Some(record) = record.filter(|_| !said.is_empty()) {
+        let added = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&record.log)
+            .and_then(|mut file| file.write_all(said.as_bytes()));
+        if let Err(error) = added {
+            tracing::warn!(%error, log = %record.log.display(), "cannot keep what a VMM logged");
+        }
+    }
+    RunDir::clean(run_dir, &NAMES);
+}
+
+/// The end of what the VMM and its launcher said in this run.
+pub(super) fn last_words(run_dir: &Path, record: &Record) -> String {
+    let mut said = log::since(&record.log, record.log_start);
+    said.push_str(&log::since(&run_dir.join(LOG), 0));
+    log::quote(&said)
+}
+
+#[async_trait]
+impl Vm for FirecrackerVm {
+    fn process(&self) -> ProcessId {
+        self.process.id()
+    }
+
+    async fn status(&self) -> Result<VmStatus, VmmError> {
+        let asked = timeout(STATUS_DEADLINE, async {
+            self.api().await?.status(STATUS_DEADLINE).await
+        });
+        let answer = tokio::select! {
+            biased;
+            reason = self.process.exited() => Err(ended(reason)),
+            answer = asked => answer.unwrap_or(Err(VmmError::Timeout { what: "the status", after: STATUS_DEADLINE })),
+        };
+        let reason = match &answer {
+            Ok(_) => None,
+            Err(VmmError::Exited { reason, .. }) if *reason != ExitReason::Unknown => Some(*reason),
+            Err(_) => self.near_end(STATUS_DEADLINE).await,
+        };
+        match reason {
+            // A guest that powers off ends Firecracker, and nothing else ends it with this code.
+            Some(ExitReason::Code(0)) => Ok(VmStatus::Shutdown),
+            Some(reason) => Err(ended(reason)),
+            None => answer,
+        }
+    }
+
+    async fn resume(&self) -> Result<(), VmmError> {
+        self.call(&calls::resume()).await?;
+        self.captured.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    async fn pause(&self) -> Result<(), VmmError> {
+        self.call(&calls::pause()).await
+    }
+
+    /// Firecracker has no call for it. Once the CPUs stand still nothing is under way on the disk, which it writes
+    /// without a cache of its own, and a hang-up makes it exit.
+    async fn quit(&self) -> Result<(), VmmError> {
+        let paused = self.call(&calls::pause()).await;
+        let asked = self.process.signal(Signal::HUP);
+        if paused.is_err()
+            || asked.is_err()
+            || timeout(QUIT_DEADLINE, self.process.exited()).await.is_err()
+        {
+            tracing::debug!(
+                pid = self.process.id().pid,
+                "the VMM does not quit and is killed"
+            );
+        }
+        self.destroy().await.map(drop)
+    }
+
+    async fn kill(&self) -> Result<(), VmmError> {
+        self.destroy().await.map(drop)
+    }
+
+    async fn exited(&self) -> ExitReason {
+        self.process.exited().await
+    }
+
+    async fn powered_off(&self) {
+        self.process.exited().await;
+    }
+
+    async fn dial(&self, deadline: Duration) -> Result<GuestStream, VmmError> {
+        tokio::select! {
+            connected = timeout(deadline, vsock::connect(&self.run_dir)) => match connected {
+                Ok(stream) => Ok(Box::new(stream?)),
+                Err(_) => Err(VmmError::Timeout { what: "connecting to the guest", after: deadline }),
+            },
+            reason = self.process.exited() => Err(ended(reason)),
+        }
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn memory(&self) -> Option<&dyn MemoryReport> {
+        Some(self)
+    }
+}

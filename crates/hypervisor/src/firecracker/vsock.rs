@@ -1,0 +1,47 @@
+//! Connections to ports of the guest through Firecracker's socket.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::layout::VSOCK;
+use crate::VmmError;
+use crate::machine::RunDir;
+
+/// Port on which the agent in a guest listens.
+pub const AGENT_PORT: u32 = 1024;
+
+/// Between two tries while nothing in the guest listens.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// `OK`, a port number and the end of the line.
+const MAX_ANSWER_BYTES: usize = 32;
+
+/// Connects to the agent, trying again while it does not listen yet. The caller sets the deadline.
+pub(super) async fn connect(run_dir: &RunDir) -> Result<UnixStream, VmmError> {
+    loop {
+        let mut stream = run_dir.connect(VSOCK).await?;
+        if is_accepted(&mut stream).await {
+            return Ok(stream);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Firecracker closes the connection if the guest refuses, or does not answer for two seconds.
+async fn is_accepted(stream: &mut UnixStream) -> bool {
+    let request = format!("CONNECT {AGENT_PORT}\n");
+    if stream.write_all(request.as_bytes()).await.is_err() {
+        return false;
+    }
+    // Byte by byte: what follows the line is the agent's.
+    let mut answer = Vec::new();
+    while answer.last() != Some(&b'\n') {
+        match stream.read_u8().await {
+            Ok(byte) if answer.len() < MAX_ANSWER_BYTES => answer.push(byte),
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    answer.starts_with(b"OK ")
+}

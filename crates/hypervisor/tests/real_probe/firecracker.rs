@@ -1,0 +1,113 @@
+//! Firecracker as the subject of the suite, and what only it has.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use hypervisor::conformance::{Ask, Subject};
+use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver};
+use hypervisor::{Driver, KernelFiles, Nic, Vm};
+use memory::{Loader, Verified};
+
+use crate::LAUNCH;
+use crate::network::Network;
+use crate::probe::{self, Files};
+
+type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Tests by name.
+pub(crate) const ALL: [(&str, Run); 0] = [];
+
+pub(crate) struct Firecracker {
+    pub(crate) files: Files,
+    /// Made when it is asked for.
+    network: OnceLock<Option<Network>>,
+}
+
+impl Firecracker {
+    pub(crate) fn new(assets: &Path) -> Self {
+        Self {
+            files: Files::new(assets),
+            network: OnceLock::new(),
+        }
+    }
+
+    fn config(&self, program: PathBuf) -> FirecrackerConfig {
+        let own = std::env::current_exe().unwrap();
+        FirecrackerConfig {
+            firecracker: Some(program),
+            launcher: vec![own.to_string_lossy().into_owned(), LAUNCH.into()],
+        }
+    }
+
+    pub(crate) async fn new_driver(&self) -> FirecrackerDriver {
+        let program = self.files.assets.join("firecracker/firecracker");
+        FirecrackerDriver::new(self.config(program), Arc::new(Loader::default()))
+            .await
+            .unwrap()
+    }
+}
+
+#[async_trait]
+impl Subject for Firecracker {
+    async fn driver(&self) -> Arc<dyn Driver> {
+        Arc::new(self.new_driver().await)
+    }
+
+    /// A program that only says another version: an image is refused before anything is started.
+    async fn other_driver(&self) -> (Arc<dyn Driver>, &'static str) {
+        let program = self.files.scratch.next().join("firecracker");
+        std::fs::write(&program, "#!/bin/sh\necho Firecracker v1.12.0\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let driver = FirecrackerDriver::new(self.config(program), Arc::default());
+        (Arc::new(driver.await.unwrap()), "vmm.version")
+    }
+
+    fn verified(&self) -> Verified {
+        Verified::default()
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.files.scratch.next()
+    }
+
+    fn kernel(&self) -> KernelFiles {
+        self.files.kernel()
+    }
+
+    fn root(&self) -> PathBuf {
+        self.files.root()
+    }
+
+    fn ram_bytes(&self) -> u64 {
+        probe::RAM_BYTES
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        probe::DISK_BYTES
+    }
+
+    fn make_base_disk(&self, path: &Path) {
+        probe::make_disk(path);
+    }
+
+    async fn first_contact(&self, vm: &dyn Vm) {
+        probe::settle(vm).await;
+    }
+
+    async fn ask(&self, vm: &dyn Vm, question: &Ask) -> String {
+        probe::ask(vm, question).await
+    }
+
+    fn nic(&self) -> Option<Nic> {
+        let network = self.network.get_or_init(Network::make);
+        network.as_ref().map(Network::nic)
+    }
+
+    /// A fork that answers a few commands writes some 20 pages.
+    fn most_diff_bytes(&self) -> u64 {
+        1 << 20
+    }
+}

@@ -1,0 +1,117 @@
+//! Real VMMs on real KVM pass the suite with the probe guest, where KVM runs no Linux too.
+//!
+//! Needs `COPPICE_ASSETS`, a directory with `probe.elf` and `firecracker/` as `cargo xtask assets` makes it, and a
+//! `/dev/kvm` that can be opened. Takes the arguments of the standard test harness that runners use.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod firecracker;
+mod probe;
+mod qemu;
+
+#[path = "../support/chosen.rs"]
+mod chosen;
+#[path = "../support/network.rs"]
+mod network;
+#[path = "../support/scratch.rs"]
+mod scratch;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use hypervisor::conformance::{Scenario, Subject};
+
+use chosen::Chosen;
+
+/// First argument with which this program is the launcher.
+const LAUNCH: &str = "launch";
+
+/// VMMs that are tested.
+const FIRECRACKER: &str = "firecracker";
+const QEMU: &str = "qemu_kvm";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, spec] = arguments.as_slice()
+        && first == LAUNCH
+    {
+        return hypervisor::launch_main(Path::new(spec));
+    }
+    let has = |option: &str| arguments.iter().any(|argument| argument == option);
+    if has("--list") {
+        if !has("--ignored") {
+            names().for_each(|name| println!("{name}: test"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let chosen = Chosen::of(&arguments);
+    let Some(assets) = std::env::var_os("COPPICE_ASSETS").map(PathBuf::from) else {
+        println!("skipped: COPPICE_ASSETS is not set, there is no guest to test VMMs with");
+        return ExitCode::SUCCESS;
+    };
+    let kvm = hypervisor::firecracker::KvmAccess::find();
+    if kvm != hypervisor::firecracker::KvmAccess::Usable {
+        println!("skipped: {}", kvm.explain());
+        return ExitCode::SUCCESS;
+    }
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        on_firecracker(&chosen, &assets).await;
+        on_qemu(&chosen, &assets).await;
+    });
+    ExitCode::SUCCESS
+}
+
+fn names() -> impl Iterator<Item = String> {
+    let scenarios = [FIRECRACKER, QEMU]
+        .into_iter()
+        .flat_map(|vmm| Scenario::ALL.map(|scenario| format!("{vmm}::{scenario:?}")));
+    scenarios.chain(firecracker::ALL.map(|(name, _)| format!("{FIRECRACKER}::{name}")))
+}
+
+async fn on_firecracker(chosen: &Chosen, assets: &Path) {
+    if !names().any(|name| name.starts_with(FIRECRACKER) && chosen.takes(&name)) {
+        return;
+    }
+    if !assets.join("firecracker/firecracker").is_file() {
+        println!("skipped: there is no Firecracker among the assets");
+        return;
+    }
+    let subject = firecracker::Firecracker::new(assets);
+    scenarios(chosen, FIRECRACKER, &subject).await;
+    for (name, test) in firecracker::ALL {
+        let name = format!("{FIRECRACKER}::{name}");
+        if chosen.takes(&name) {
+            timed(&name, test(&subject)).await;
+        }
+    }
+}
+
+async fn on_qemu(chosen: &Chosen, assets: &Path) {
+    if !names().any(|name| name.starts_with(QEMU) && chosen.takes(&name)) {
+        return;
+    }
+    let found = std::process::Command::new("qemu-system-x86_64")
+        .arg("--version")
+        .output();
+    if found.is_err() {
+        println!("skipped: qemu-system-x86_64 is not installed");
+        return;
+    }
+    scenarios(chosen, QEMU, &qemu::Qemu::new(assets)).await;
+}
+
+async fn scenarios(chosen: &Chosen, vmm: &str, subject: &dyn Subject) {
+    for scenario in Scenario::ALL {
+        let name = format!("{vmm}::{scenario:?}");
+        if chosen.takes(&name) {
+            timed(&name, scenario.run(subject)).await;
+        }
+    }
+}
+
+async fn timed(name: &str, test: impl Future<Output = ()>) {
+    let began = Instant::now();
+    test.await;
+    println!("{name} ... ok ({:.1} s)", began.elapsed().as_secs_f64());
+}

@@ -1,0 +1,105 @@
+//! Talking to the probe guest.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hypervisor::conformance::{Ask, Place};
+use hypervisor::{GuestStream, KernelFiles, Vm};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::time::timeout;
+
+use crate::scratch::Scratch;
+
+/// For anything the guest is asked; it boots in 10 to 100 ms on an idle host.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+pub(crate) const RAM_BYTES: u64 = 128 << 20;
+pub(crate) const DISK_BYTES: u64 = 16 << 20;
+
+/// First page that the guest has no other use for.
+pub(crate) const FREE_PAGE: u64 = 4096;
+
+/// Pages from there on that a settled guest has filled.
+pub(crate) const BALLAST_PAGES: u64 = 1024;
+
+/// The files that machines are made of, and where the tests' own go.
+pub(crate) struct Files {
+    pub(crate) assets: PathBuf,
+    pub(crate) scratch: Scratch,
+}
+
+impl Files {
+    pub(crate) fn new(assets: &Path) -> Self {
+        let scratch = Scratch::new();
+        // The guest has no use for them, but VMMs want a root disk and an initrd.
+        for name in ["root", "initrd"] {
+            std::fs::write(scratch.path().join(name), [0; 1 << 16]).unwrap();
+        }
+        Self {
+            assets: assets.to_path_buf(),
+            scratch,
+        }
+    }
+
+    pub(crate) fn kernel(&self) -> KernelFiles {
+        KernelFiles {
+            kernel: self.assets.join("probe.elf"),
+            initrd: self.scratch.path().join("initrd"),
+            cmdline_extra: String::new(),
+        }
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.scratch.path().join("root")
+    }
+}
+
+pub(crate) fn make_disk(path: &Path) {
+    let file = std::fs::File::create_new(path).unwrap();
+    file.set_len(DISK_BYTES).unwrap();
+}
+
+/// One line to the guest, one line back.
+pub(crate) async fn line(vm: &dyn Vm, command: &str) -> String {
+    let asked = async {
+        let stream = vm.dial(DEADLINE).await.unwrap();
+        line_on(&mut BufReader::new(stream), command).await
+    };
+    timeout(DEADLINE, asked)
+        .await
+        .unwrap_or_else(|_| panic!("no answer to {command}"))
+}
+
+pub(crate) async fn line_on(stream: &mut BufReader<GuestStream>, command: &str) -> String {
+    stream
+        .write_all(format!("{command}\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_line(&mut answer).await.unwrap();
+    assert!(answer.ends_with('\n'), "{command}: cut off at {answer:?}");
+    answer.trim_end().to_owned()
+}
+
+/// Waits for a booted guest, and gives it as much memory as a small real one has: an image of a few pages only would
+/// rather be written anew than linked.
+pub(crate) async fn settle(vm: &dyn Vm) {
+    line(vm, &format!("tag {FREE_PAGE} {BALLAST_PAGES} 1")).await;
+}
+
+/// Puts a question of the suite.
+pub(crate) async fn ask(vm: &dyn Vm, question: &Ask) -> String {
+    let place = |place: &Place| match place {
+        Place::Ram => "ram",
+        Place::Disk => "disk",
+    };
+    match question {
+        Ask::Put(at, name, word) => line(vm, &format!("put {} {name} {word}", place(at))).await,
+        Ask::Get(at, name) => line(vm, &format!("get {} {name}", place(at))).await,
+        Ask::PowerOff => {
+            let mut stream = vm.dial(DEADLINE).await.unwrap();
+            stream.write_all(b"off\n").await.unwrap();
+            String::new()
+        }
+    }
+}
