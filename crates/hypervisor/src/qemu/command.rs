@@ -29,6 +29,8 @@ const TB_CACHE_MIB: u32 = 32;
 pub(super) struct Model {
     pub(super) machine: MachineChoice,
     pub(super) accel: Accel,
+    /// Value of `-cpu`.
+    pub(super) cpu: &'static str,
     /// First number of QEMU's version.
     pub(super) major: u32,
 }
@@ -82,14 +84,6 @@ impl Model {
         format!("{name}/{LAYOUT}")
     }
 
-    /// Value of `-cpu`. `+arat` spares TCG guests a periodic tick.
-    pub(super) fn cpu(&self) -> &'static str {
-        match self.accel {
-            Accel::Tcg => "qemu64,+arat",
-            Accel::Kvm => "host",
-        }
-    }
-
     /// All arguments for `setup`.
     pub(super) fn arguments(&self, setup: &Setup) -> Vec<String> {
         let mut words = Words::default();
@@ -107,7 +101,7 @@ impl Model {
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         );
         words.pair("-accel", &self.accel_value(setup.vcpus));
-        words.pair("-cpu", self.cpu());
+        words.pair("-cpu", self.cpu);
         words.pair("-smp", &setup.vcpus.to_string());
         words.pair("-m", &format!("{}B", setup.ram_bytes));
         self.machine(setup, &mut words);

@@ -8,9 +8,10 @@ use memory::{DiskFormat, Loader};
 
 use super::command::{Model, RAM_FD};
 use super::config::QemuConfig;
+use super::host::{self, Choice};
 use super::prepare::{prepare_launch, prepare_restore};
 use super::vm::{QemuVm, SOCKETS};
-use super::{host, start, sys};
+use super::{start, sys};
 use crate::machine::{Record, RunDir, adopt_ram, blocking, hold};
 use crate::process::{Process, RunMark};
 use crate::{
@@ -43,10 +44,16 @@ impl QemuDriver {
     /// Finds QEMU and decides on the accelerator, which can take some seconds the first time on a host (see
     /// [`super::probe`]). RAM of images goes through `loader`.
     pub async fn new(config: QemuConfig, loader: Arc<Loader>) -> Result<Self, VmmError> {
-        let (qemu, version, accel) = host::choose(&config).await?;
+        let Choice {
+            qemu,
+            version,
+            accel,
+            cpu,
+        } = host::choose(&config).await?;
         let model = Model {
             machine: config.machine,
             accel,
+            cpu,
             major: version.numbers.0,
         };
         let identity = VmmIdentity {
@@ -54,7 +61,7 @@ impl QemuDriver {
             version: version.to_string(),
             accelerator: accel.name().into(),
             machine: model.machine_name(),
-            cpu_model: host::cpu_model(model.cpu(), accel),
+            cpu_model: host::cpu_model(cpu, accel),
         };
         let boot_id = crate::process::boot_id()
             .map_err(VmmError::io("read the boot id of", Path::new("/proc")))?;

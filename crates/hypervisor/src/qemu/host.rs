@@ -27,6 +27,8 @@ pub struct HostReport {
     pub version: QemuVersion,
     /// What is known about KVM.
     pub kvm: KvmVerdict,
+    /// CPU model that guests have under KVM.
+    pub kvm_cpu: &'static str,
 }
 
 /// Looks for QEMU and finds out whether KVM is usable. The latter can take some seconds the first time.
@@ -34,22 +36,44 @@ pub async fn probe(config: &QemuConfig) -> Result<HostReport, VmmError> {
     let qemu = find(config)?;
     let version = version(&qemu).await?;
     let kernel = config.probe_kernel.as_deref();
-    let kvm = kvm::verdict(
+    let found = kvm::verdict(
         &qemu,
         &version.to_string(),
         kernel,
         config.verdict_cache.as_deref(),
     )
     .await;
-    Ok(HostReport { qemu, version, kvm })
+    Ok(HostReport {
+        qemu,
+        version,
+        kvm: found.verdict,
+        kvm_cpu: found.cpu,
+    })
 }
 
-/// QEMU, its version and the accelerator that `config` leads to. KVM is tried only if it may be used.
-pub(super) async fn choose(config: &QemuConfig) -> Result<(PathBuf, QemuVersion, Accel), VmmError> {
+/// What `config` leads to on this host.
+pub(super) struct Choice {
+    pub(super) qemu: PathBuf,
+    pub(super) version: QemuVersion,
+    pub(super) accel: Accel,
+    /// Value of `-cpu`.
+    pub(super) cpu: &'static str,
+}
+
+/// CPU model of translated guests. `+arat` spares them a periodic tick.
+const TCG_CPU: &str = "qemu64,+arat";
+
+/// Looks around and decides. KVM is tried only if it may be used.
+pub(super) async fn choose(config: &QemuConfig) -> Result<Choice, VmmError> {
     if config.accel == AccelChoice::Tcg {
         let qemu = find(config)?;
         let version = version(&qemu).await?;
-        return Ok((qemu, version, Accel::Tcg));
+        return Ok(Choice {
+            qemu,
+            version,
+            accel: Accel::Tcg,
+            cpu: TCG_CPU,
+        });
     }
     let report = probe(config).await?;
     let accel = match (&report.kvm, config.accel) {
@@ -60,7 +84,16 @@ pub(super) async fn choose(config: &QemuConfig) -> Result<(PathBuf, QemuVersion,
             Accel::Tcg
         }
     };
-    Ok((report.qemu, report.version, accel))
+    let cpu = match accel {
+        Accel::Tcg => TCG_CPU,
+        Accel::Kvm => report.kvm_cpu,
+    };
+    Ok(Choice {
+        qemu: report.qemu,
+        version: report.version,
+        accel,
+        cpu,
+    })
 }
 
 fn find(config: &QemuConfig) -> Result<PathBuf, VmmError> {

@@ -17,6 +17,10 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(12);
 
 const DEVICE: &str = "/dev/kvm";
 
+/// CPU models that are tried, the best one first. A KVM that runs inside a guest may refuse the register in which
+/// processors tell of their holes, and QEMU aborts then.
+pub(super) const CPUS: [&str; 2] = ["host", "host,-arch-capabilities"];
+
 /// The accelerator in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accel {
@@ -62,6 +66,23 @@ impl KvmVerdict {
     }
 }
 
+/// What was found out, and the CPU model of [`CPUS`] that it was found out with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) verdict: KvmVerdict,
+    pub(super) cpu: &'static str,
+}
+
+impl Finding {
+    /// Without a try there is nothing against the best one.
+    fn untried(verdict: KvmVerdict) -> Self {
+        Self {
+            verdict,
+            cpu: CPUS[0],
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cached {
@@ -69,6 +90,7 @@ struct Cached {
     kernel: String,
     qemu: String,
     verdict: KvmVerdict,
+    cpu: String,
 }
 
 /// Finds out, or remembers.
@@ -77,29 +99,31 @@ pub(super) async fn verdict(
     version: &str,
     kernel: Option<&Path>,
     cache: Option<&Path>,
-) -> KvmVerdict {
+) -> Finding {
     match fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return KvmVerdict::NoAccess;
+            return Finding::untried(KvmVerdict::NoAccess);
         }
-        Err(_) => return KvmVerdict::Absent,
+        Err(_) => return Finding::untried(KvmVerdict::Absent),
     }
     let Some(kernel) = kernel else {
-        return KvmVerdict::CannotRunGuest("no kernel was given to try it with".into());
+        let reason = "no kernel was given to try it with".into();
+        return Finding::untried(KvmVerdict::CannotRunGuest(reason));
     };
     let boot_id = crate::process::boot_id().unwrap_or_default();
     let kernel_name = kernel_name(kernel);
     if let Some(found) = cache.and_then(|path| read_cache(path, &boot_id, &kernel_name, version)) {
         return found;
     }
-    let verdict = try_guest(qemu, kernel).await;
+    let found = try_guest(qemu, kernel).await;
     if let Some(path) = cache {
         let cached = Cached {
             boot_id,
             kernel: kernel_name,
             qemu: version.to_owned(),
-            verdict: verdict.clone(),
+            verdict: found.verdict.clone(),
+            cpu: found.cpu.to_owned(),
         };
         let written = serde_json::to_vec(&cached)
             .map_err(Into::into)
@@ -108,7 +132,7 @@ pub(super) async fn verdict(
             tracing::warn!(%error, path = %path.display(), "cannot keep the finding about KVM");
         }
     }
-    verdict
+    found
 }
 
 /// Tells kernels apart without reading them.
@@ -125,13 +149,28 @@ fn kernel_name(kernel: &Path) -> String {
     )
 }
 
-fn read_cache(path: &Path, boot_id: &str, kernel: &str, qemu: &str) -> Option<KvmVerdict> {
+fn read_cache(path: &Path, boot_id: &str, kernel: &str, qemu: &str) -> Option<Finding> {
     let cached: Cached = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let cpu = CPUS.into_iter().find(|cpu| *cpu == cached.cpu)?;
+    let verdict = cached.verdict;
     (cached.boot_id == boot_id && cached.kernel == kernel && cached.qemu == qemu)
-        .then_some(cached.verdict)
+        .then_some(Finding { verdict, cpu })
 }
 
-async fn try_guest(qemu: &Path, kernel: &Path) -> KvmVerdict {
+async fn try_guest(qemu: &Path, kernel: &Path) -> Finding {
+    let [best, plain] = CPUS;
+    let verdict = try_cpu(qemu, kernel, best).await;
+    match &verdict {
+        // As "failed to set MSR 0x10a", and the assertion that follows it.
+        KvmVerdict::CannotRunGuest(reason) if reason.to_lowercase().contains("msr") => Finding {
+            verdict: try_cpu(qemu, kernel, plain).await,
+            cpu: plain,
+        },
+        _ => Finding { verdict, cpu: best },
+    }
+}
+
+async fn try_cpu(qemu: &Path, kernel: &Path, cpu: &str) -> KvmVerdict {
     let mut command = Command::new(qemu);
     command
         .args([
@@ -147,7 +186,7 @@ async fn try_guest(qemu: &Path, kernel: &Path) -> KvmVerdict {
             "-accel",
             "kvm",
             "-cpu",
-            "host",
+            cpu,
             "-m",
             "128",
             "-machine",
@@ -232,9 +271,14 @@ mod tests {
             kernel: "k".into(),
             qemu: "q".into(),
             verdict: KvmVerdict::Usable,
+            cpu: CPUS[1].into(),
         };
         fs::write(&path, serde_json::to_vec(&cached).unwrap()).unwrap();
-        assert_eq!(read_cache(&path, "b", "k", "q"), Some(KvmVerdict::Usable));
+        let found = Finding {
+            verdict: KvmVerdict::Usable,
+            cpu: CPUS[1],
+        };
+        assert_eq!(read_cache(&path, "b", "k", "q"), Some(found));
         for (boot, kernel, qemu) in [("x", "k", "q"), ("b", "x", "q"), ("b", "k", "x")] {
             assert_eq!(read_cache(&path, boot, kernel, qemu), None);
         }

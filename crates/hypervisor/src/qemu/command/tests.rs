@@ -31,6 +31,7 @@ fn joined(model: &Model, setup: &Setup) -> String {
 const TCG: Model = Model {
     machine: MachineChoice::Microvm,
     accel: Accel::Tcg,
+    cpu: "qemu64,+arat",
     major: 7,
 };
 
@@ -108,6 +109,7 @@ fn each_machine_has_its_words() {
     );
     let kvm = Model {
         accel: Accel::Kvm,
+        cpu: "host",
         ..TCG
     };
     check(
