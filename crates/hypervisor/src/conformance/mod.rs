@@ -15,9 +15,8 @@ mod nics;
 mod rig;
 mod subject;
 
+pub use rig::{DEADLINE, Machine, Rig, Saved, finish};
 pub use subject::{Ask, Place, Subject};
-
-use rig::Rig;
 
 /// A scenario of the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,31 +15,39 @@ use crate::{
 };
 
 /// For things that take milliseconds when all is well.
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A scenario's surroundings.
-pub(super) struct Rig<'a> {
-    pub(super) subject: &'a dyn Subject,
-    pub(super) driver: Arc<dyn Driver>,
+pub struct Rig<'a> {
+    /// Whose rig it is.
+    pub subject: &'a dyn Subject,
+    /// The driver that machines are made with.
+    pub driver: Arc<dyn Driver>,
     dir: PathBuf,
     made: AtomicUsize,
 }
 
 /// A machine that runs.
-pub(super) struct Machine {
-    pub(super) vm: Arc<dyn Vm>,
-    pub(super) dir: PathBuf,
-    pub(super) chain: Vec<DiskFile>,
+pub struct Machine {
+    /// Its handle.
+    pub vm: Arc<dyn Vm>,
+    /// Directory of its instance.
+    pub dir: PathBuf,
+    /// Its disk.
+    pub chain: Vec<DiskFile>,
 }
 
 /// A machine in standby.
-pub(super) struct Saved {
-    pub(super) image: Image,
-    pub(super) captured: Captured,
+pub struct Saved {
+    /// The image.
+    pub image: Image,
+    /// How it was captured.
+    pub captured: Captured,
 }
 
 impl<'a> Rig<'a> {
-    pub(super) async fn new(subject: &'a dyn Subject) -> Self {
+    /// A rig with a directory and a driver of its own.
+    pub async fn new(subject: &'a dyn Subject) -> Self {
         Self {
             subject,
             driver: subject.driver().await,
@@ -49,7 +57,7 @@ impl<'a> Rig<'a> {
     }
 
     /// A fresh instance directory.
-    pub(super) fn instance_dir(&self) -> PathBuf {
+    pub fn instance_dir(&self) -> PathBuf {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let dir = self.dir.join(format!("machine-{number}"));
         for name in ["run", "disk", "memory"] {
@@ -59,12 +67,12 @@ impl<'a> Rig<'a> {
     }
 
     /// Boots a machine and waits for its guest.
-    pub(super) async fn launch(&self) -> Machine {
+    pub async fn launch(&self) -> Machine {
         self.start(self.launch_plan()).await
     }
 
     /// As [`Rig::launch`], with a plan of the caller's.
-    pub(super) async fn start(&self, plan: LaunchPlan) -> Machine {
+    pub async fn start(&self, plan: LaunchPlan) -> Machine {
         let (dir, chain) = (
             plan.run_dir.parent().unwrap().to_path_buf(),
             plan.disk.clone(),
@@ -74,7 +82,8 @@ impl<'a> Rig<'a> {
         Machine { vm, dir, chain }
     }
 
-    pub(super) fn launch_plan(&self) -> LaunchPlan {
+    /// A plan for a machine that boots, in a new directory.
+    pub fn launch_plan(&self) -> LaunchPlan {
         let dir = self.instance_dir();
         let base = DiskFile {
             path: dir.join("disk/base"),
@@ -109,7 +118,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Pause, capture, quit, freeze the disk, finish.
-    pub(super) async fn standby(&self, machine: Machine) -> Saved {
+    pub async fn standby(&self, machine: Machine) -> Saved {
         machine.vm.pause().await.unwrap();
         let (mut draft, captured) = self.capture(&machine).await;
         machine.vm.quit().await.unwrap();
@@ -121,7 +130,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Captures a paused machine into a new draft of its own.
-    pub(super) async fn capture(&self, machine: &Machine) -> (Draft, Captured) {
+    pub async fn capture(&self, machine: &Machine) -> (Draft, Captured) {
         let id = ImageId::random().unwrap();
         let dir = machine.dir.join("memory").join(id.as_str());
         let mut draft = Draft::create(&dir, id, &self.subject.verified()).unwrap();
@@ -135,7 +144,8 @@ impl<'a> Rig<'a> {
         (draft, captured)
     }
 
-    pub(super) fn add_disks(&self, draft: &mut Draft, machine: &Machine, top: How) {
+    /// Freezes the disk; the file on top goes into the image as `top` says.
+    pub fn add_disks(&self, draft: &mut Draft, machine: &Machine, top: How) {
         let last = machine.chain.len() - 1;
         for (position, file) in machine.chain.iter().enumerate() {
             let how = if position == last { top } else { How::Link };
@@ -151,7 +161,7 @@ impl<'a> Rig<'a> {
     }
 
     /// A plan for a machine of its own from `image`, in a new directory.
-    pub(super) fn restore_plan(&self, image: &Image, ram: RamUse, wake: Wake) -> RestorePlan {
+    pub fn restore_plan(&self, image: &Image, ram: RamUse, wake: Wake) -> RestorePlan {
         let dir = self.instance_dir();
         let image_dir = dir.join("memory").join(image.manifest().image_id.as_str());
         let (own, _) = image.link_into(&image_dir).unwrap();
@@ -184,14 +194,16 @@ impl<'a> Rig<'a> {
         }
     }
 
-    pub(super) async fn restore(&self, image: &Image, ram: RamUse) -> Machine {
+    /// A running machine of its own from `image`.
+    pub async fn restore(&self, image: &Image, ram: RamUse) -> Machine {
         let machine = self
             .try_restore(self.restore_plan(image, ram, Wake::Running))
             .await;
         machine.unwrap()
     }
 
-    pub(super) async fn try_restore(&self, plan: RestorePlan) -> Result<Machine, VmmError> {
+    /// As `restore`, for a plan that may fail.
+    pub async fn try_restore(&self, plan: RestorePlan) -> Result<Machine, VmmError> {
         let (dir, chain) = (
             plan.run_dir.parent().unwrap().to_path_buf(),
             plan.disk.clone(),
@@ -203,23 +215,27 @@ impl<'a> Rig<'a> {
         })
     }
 
-    pub(super) async fn put(&self, machine: &Machine, place: Place, name: &str, word: &str) {
+    /// Has the guest remember a word.
+    pub async fn put(&self, machine: &Machine, place: Place, name: &str, word: &str) {
         let question = Ask::Put(place, name.to_owned(), word.to_owned());
         self.subject.ask(machine.vm.as_ref(), &question).await;
     }
 
-    pub(super) async fn get(&self, machine: &Machine, place: Place, name: &str) -> String {
+    /// The word that the guest remembers.
+    pub async fn get(&self, machine: &Machine, place: Place, name: &str) -> String {
         self.subject
             .ask(machine.vm.as_ref(), &Ask::Get(place, name.to_owned()))
             .await
     }
 
-    pub(super) async fn expect_status(&self, machine: &Machine, wanted: VmStatus) {
+    /// Fails if the machine does something else.
+    pub async fn expect_status(&self, machine: &Machine, wanted: VmStatus) {
         assert_eq!(machine.vm.status().await.unwrap(), wanted);
     }
 }
 
-pub(super) fn finish(draft: Draft, captured: &Captured) -> Image {
+/// The image of a captured machine.
+pub fn finish(draft: Draft, captured: &Captured) -> Image {
     let facts = ManifestFacts {
         machine: captured.machine.clone(),
         root_digest: "sha256:conformance".into(),

@@ -1,6 +1,7 @@
 //! What the driver may be told.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Configuration of the Firecracker driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,4 +10,12 @@ pub struct FirecrackerConfig {
     pub firecracker: Option<PathBuf>,
     /// Program and first arguments that lead to [`crate::launch_main`]; the path of a spec is added.
     pub launcher: Vec<String>,
+    /// For a VMM to start and do what is asked of it; the machine is given up after that.
+    pub start_deadline: Duration,
+}
+
+impl FirecrackerConfig {
+    /// A machine starts in 10 ms alone, in seconds when many start at once on few cores. A pager that takes a machine's
+    /// memory and serves nothing would stop it for ever.
+    pub const START_DEADLINE: Duration = Duration::from_secs(60);
 }

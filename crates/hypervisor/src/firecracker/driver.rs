@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use memory::{DiskFormat, Loader};
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub(super) identity: VmmIdentity,
     pub(super) boot_id: String,
     pub(super) loader: Arc<Loader>,
+    pub(super) start_deadline: Duration,
 }
 
 impl FirecrackerDriver {
@@ -65,6 +67,7 @@ impl FirecrackerDriver {
             identity,
             boot_id,
             loader,
+            start_deadline: config.start_deadline,
         };
         Ok(Self {
             shared: Arc::new(shared),

@@ -14,13 +14,11 @@ use crate::launch::{self, Network, Slot, Spec};
 use crate::machine::{Ram, RunDir};
 use crate::{ExitReason, VmmError};
 
-/// For a VMM to start and do what is asked of it; 10 ms alone, seconds when many start at once on few cores.
-const START_DEADLINE: Duration = Duration::from_secs(60);
-
 /// A machine whose process exists.
 pub(super) struct Spawned {
     vm: FirecrackerVm,
     calls: Vec<Call>,
+    deadline: Duration,
     /// Memfds must stay open here until the launcher has them.
     _ram: (Option<Ram>, Ram),
 }
@@ -61,6 +59,7 @@ pub(super) fn spawn(shared: &Shared, prepared: Prepared) -> Result<Spawned, VmmE
     Ok(Spawned {
         vm: FirecrackerVm::new(directory, process, prepared.record, loaded, loader),
         calls: prepared.calls,
+        deadline: shared.start_deadline,
         _ram: (prepared.ram, prepared.saved),
     })
 }
@@ -115,18 +114,23 @@ fn fill_directory(prepared: &Prepared) -> Result<(), VmmError> {
 
 /// Makes the calls, unless the process ends first; leaves no process behind if one fails.
 pub(super) async fn finish(spawned: Spawned) -> Result<FirecrackerVm, VmmError> {
-    let Spawned { vm, calls, _ram } = spawned;
+    let Spawned {
+        vm,
+        calls,
+        deadline,
+        _ram,
+    } = spawned;
     let ready = async {
         let mut api = vm.api().await?;
         for call in &calls {
-            api.run(call, START_DEADLINE).await?;
+            api.run(call, deadline).await?;
         }
         Ok(())
     };
     let outcome = tokio::select! {
         biased;
-        ready = tokio::time::timeout(START_DEADLINE, ready) => {
-            ready.unwrap_or(Err(VmmError::Timeout { what: "the start of the VMM", after: START_DEADLINE }))
+        ready = tokio::time::timeout(deadline, ready) => {
+            ready.unwrap_or(Err(VmmError::Timeout { what: "the start of the VMM", after: deadline }))
         }
         reason = vm.process_ref().exited() => Err(VmmError::Exited { reason, stderr: String::new() }),
     };

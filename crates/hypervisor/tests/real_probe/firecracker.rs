@@ -1,8 +1,7 @@
-//! Firecracker as the subject of the suite, and what only it has.
+//! Firecracker as the subject of the suite.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -14,11 +13,6 @@ use memory::{Loader, Verified};
 use crate::LAUNCH;
 use crate::network::Network;
 use crate::probe::{self, Files};
-
-type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
-
-/// Tests by name.
-pub(crate) const ALL: [(&str, Run); 0] = [];
 
 pub(crate) struct Firecracker {
     pub(crate) files: Files,
@@ -39,12 +33,17 @@ impl Firecracker {
         FirecrackerConfig {
             firecracker: Some(program),
             launcher: vec![own.to_string_lossy().into_owned(), LAUNCH.into()],
+            start_deadline: FirecrackerConfig::START_DEADLINE,
         }
     }
 
-    pub(crate) async fn new_driver(&self) -> FirecrackerDriver {
-        let program = self.files.assets.join("firecracker/firecracker");
-        FirecrackerDriver::new(self.config(program), Arc::new(Loader::default()))
+    /// The real program.
+    pub(crate) fn real(&self) -> FirecrackerConfig {
+        self.config(self.files.assets.join("firecracker/firecracker"))
+    }
+
+    async fn new_driver(&self) -> FirecrackerDriver {
+        FirecrackerDriver::new(self.real(), Arc::new(Loader::default()))
             .await
             .unwrap()
     }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod extra;
 mod firecracker;
 mod probe;
 mod qemu;
@@ -66,7 +67,7 @@ fn names() -> impl Iterator<Item = String> {
     let scenarios = [FIRECRACKER, QEMU]
         .into_iter()
         .flat_map(|vmm| Scenario::ALL.map(|scenario| format!("{vmm}::{scenario:?}")));
-    scenarios.chain(firecracker::ALL.map(|(name, _)| format!("{FIRECRACKER}::{name}")))
+    scenarios.chain(extra::ALL.map(|(name, _)| format!("{FIRECRACKER}::{name}")))
 }
 
 async fn on_firecracker(chosen: &Chosen, assets: &Path) {
@@ -79,7 +80,7 @@ async fn on_firecracker(chosen: &Chosen, assets: &Path) {
     }
     let subject = firecracker::Firecracker::new(assets);
     scenarios(chosen, FIRECRACKER, &subject).await;
-    for (name, test) in firecracker::ALL {
+    for (name, test) in extra::ALL {
         let name = format!("{FIRECRACKER}::{name}");
         if chosen.takes(&name) {
             timed(&name, test(&subject)).await;

@@ -81,6 +81,10 @@ pub(crate) async fn line_on(stream: &mut BufReader<GuestStream>, command: &str) 
     answer.trim_end().to_owned()
 }
 
+pub(crate) async fn number(vm: &dyn Vm, command: &str) -> u64 {
+    line(vm, command).await.parse().unwrap()
+}
+
 /// Waits for a booted guest, and gives it as much memory as a small real one has: an image of a few pages only would
 /// rather be written anew than linked.
 pub(crate) async fn settle(vm: &dyn Vm) {

@@ -1,0 +1,205 @@
+//! What the suite does not ask of every driver.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::pin::Pin;
+
+use hypervisor::conformance::{Machine, Place, Rig, Saved, finish};
+use hypervisor::{Nic, RamUse, RestorePlan, VmmError, Wake};
+use memory::{Draft, How, ImageId, PAGE_BYTES, Verified};
+
+use crate::firecracker::Firecracker;
+use crate::network::Network;
+use crate::probe::{BALLAST_PAGES, FREE_PAGE, RAM_BYTES, line, number};
+
+type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Tests by name.
+pub(crate) const ALL: [(&str, Run); 4] = [
+    ("saves_what_was_written", |subject| {
+        Box::pin(saves_what_was_written(subject))
+    }),
+    ("eight_forks", |subject| Box::pin(eight_forks(subject))),
+    ("refused_load_leaves_nothing", |subject| {
+        Box::pin(refused_load_leaves_nothing(subject))
+    }),
+    ("fork_has_another_tap", |subject| {
+        Box::pin(fork_has_another_tap(subject))
+    }),
+];
+
+/// Pages that a guest and its devices write while a few commands are answered.
+const AROUND: u64 = 64;
+
+/// A machine whose guest has filled its ballast, in standby.
+pub(crate) async fn template(rig: &Rig<'_>) -> Saved {
+    let machine = rig.launch().await;
+    rig.standby(machine).await
+}
+
+/// Pages `first..first + count` of the ballast that do not hold what the guest was told to write with `seed`.
+pub(crate) async fn wrong(machine: &Machine, first: u64, count: u64, seed: u64) -> u64 {
+    let first = FREE_PAGE + first;
+    number(
+        machine.vm.as_ref(),
+        &format!("wrong {first} {count} {seed}"),
+    )
+    .await
+}
+
+pub(crate) async fn tag(machine: &Machine, first: u64, count: u64, seed: u64) {
+    let first = FREE_PAGE + first;
+    line(machine.vm.as_ref(), &format!("tag {first} {count} {seed}")).await;
+}
+
+/// The first image is sparse, later ones hold the pages that were written, and the guest goes on where it was.
+async fn saves_what_was_written(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let machine = rig.launch().await;
+    let beats = number(machine.vm.as_ref(), "beats").await;
+    let first = rig.standby(machine).await;
+    expect_about(first.captured.new_pages, BALLAST_PAGES);
+    let allocated = allocated(first.image.dir());
+    assert!(
+        allocated < RAM_BYTES / 8,
+        "an image of few pages takes {allocated} bytes"
+    );
+
+    let machine = rig.restore(&first.image, RamUse::Own).await;
+    assert!(number(machine.vm.as_ref(), "beats").await > beats);
+    assert_eq!(wrong(&machine, 0, BALLAST_PAGES, 1).await, 0);
+    tag(&machine, 100, 200, 2).await;
+    let second = rig.standby(machine).await;
+    expect_about(second.captured.new_pages, 200);
+
+    let machine = rig.restore(&second.image, RamUse::Own).await;
+    assert_eq!(wrong(&machine, 0, 100, 1).await, 0);
+    assert_eq!(wrong(&machine, 100, 200, 2).await, 0);
+    assert_eq!(wrong(&machine, 300, BALLAST_PAGES - 300, 1).await, 0);
+    machine.vm.kill().await.unwrap();
+}
+
+fn expect_about(found: u64, wanted: u64) {
+    assert!(
+        (wanted..wanted + AROUND).contains(&found),
+        "{found} pages were saved of about {wanted}"
+    );
+}
+
+/// Bytes on disk below a directory.
+fn allocated(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let blocks = entries.map(|entry| entry.unwrap().metadata().unwrap().blocks());
+    blocks.sum::<u64>() * 512
+}
+
+/// Each sees its own pages and disk, and the template's where it has written none; the image stays as it was.
+async fn eight_forks(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let saved = template(&rig).await;
+    let mut forks = Vec::new();
+    for seed in 10..18 {
+        let fork = rig.restore(&saved.image, RamUse::Fork).await;
+        tag(&fork, 0, 64, seed).await;
+        rig.put(&fork, Place::Disk, "seed", &seed.to_string()).await;
+        forks.push((seed, fork));
+    }
+    for (seed, fork) in &forks {
+        assert_eq!(wrong(fork, 0, 64, *seed).await, 0, "fork {seed}");
+        assert_eq!(wrong(fork, 64, BALLAST_PAGES - 64, 1).await, 0);
+        assert_eq!(
+            rig.get(fork, Place::Disk, "seed").await,
+            seed.to_string(),
+            "fork {seed}"
+        );
+        let memory = fork.vm.memory().unwrap().report().await.unwrap();
+        let own = memory.ram_private_bytes / PAGE_BYTES as u64;
+        assert!(
+            own < 64 + 2 * AROUND,
+            "a fork that wrote 64 pages has {own}"
+        );
+    }
+    let inodes: BTreeSet<u64> = forks
+        .iter()
+        .map(|(_, fork)| std::fs::metadata(fork.dir.join("run/disk")).unwrap().ino())
+        .collect();
+    assert_eq!(inodes.len(), forks.len(), "each has a disk of its own");
+    for (_, fork) in &forks {
+        fork.vm.kill().await.unwrap();
+    }
+    // Every byte is read.
+    saved.image.verify(&Verified::default()).unwrap();
+}
+
+/// A state that our digests know and Firecracker does not take: the process is gone, and its reason is told.
+async fn refused_load_leaves_nothing(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let machine = rig.launch().await;
+    machine.vm.pause().await.unwrap();
+    let (mut good, captured) = rig.capture(&machine).await;
+    machine.vm.quit().await.unwrap();
+    rig.add_disks(&mut good, &machine, How::Copy);
+    let good = finish(good, &captured);
+
+    let id = ImageId::random().unwrap();
+    let dir = machine.dir.join("memory").join(id.as_str());
+    let mut bad = Draft::create(&dir, id, &Verified::default()).unwrap();
+    for layer in &good.manifest().layers {
+        bad.link_layer(&good, &layer.id).unwrap();
+    }
+    let mut state = std::fs::read(good.state_path()).unwrap();
+    let middle = state.len() / 2;
+    state[middle] ^= 1;
+    std::fs::write(bad.state_path(), state).unwrap();
+    rig.add_disks(&mut bad, &machine, How::Copy);
+    let bad = finish(bad, &captured);
+
+    let plan = rig.restore_plan(&bad, RamUse::Fork, Wake::Running);
+    let run_dir = plan.run_dir.clone();
+    match rig.driver.restore(plan).await.err() {
+        Some(VmmError::Refused { message, .. }) => {
+            assert!(message.contains("CRC"), "{message}");
+        }
+        other => panic!("{other:?} instead of a refusal"),
+    }
+    assert!(rig.driver.adopt(&run_dir).await.unwrap().is_none());
+    let machine = rig.restore(&good, RamUse::Fork).await;
+    assert_eq!(wrong(&machine, 0, BALLAST_PAGES, 1).await, 0);
+    machine.vm.kill().await.unwrap();
+}
+
+/// A fork keeps the card's address on a device of another namespace.
+async fn fork_has_another_tap(subject: &Firecracker) {
+    let (Some(one), Some(two)) = (Network::make(), Network::make()) else {
+        println!("  skipped: there is no network to put a machine into");
+        return;
+    };
+    let rig = Rig::new(subject).await;
+    let mut plan = rig.launch_plan();
+    plan.nic = Some(one.nic());
+    let saved = {
+        let machine = rig.start(plan).await;
+        rig.standby(machine).await
+    };
+    let plan = |nic: Nic| RestorePlan {
+        nic: Some(nic),
+        ..rig.restore_plan(&saved.image, RamUse::Fork, Wake::Running)
+    };
+    let forks = [
+        rig.try_restore(plan(one.nic())).await.unwrap(),
+        rig.try_restore(plan(two.nic())).await.unwrap(),
+    ];
+    for fork in &forks {
+        assert_eq!(wrong(fork, 0, BALLAST_PAGES, 1).await, 0);
+    }
+    // The device is in use now, and that is what the user is told.
+    let plan = plan(two.nic());
+    let run_dir = plan.run_dir.clone();
+    let error = rig.driver.restore(plan).await.err().unwrap().to_string();
+    assert!(error.contains("busy"), "{error}");
+    assert!(rig.driver.adopt(&run_dir).await.unwrap().is_none());
+    for fork in forks {
+        fork.vm.kill().await.unwrap();
+    }
+}
