@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::layout::{DISK, GUEST_CID, NIC, PAGER, RAM_FD, ROOT, SAVED_RAM_FD, STATE_FD, VSOCK};
+use super::layout::{
+    DISK, GUEST_CID, NIC, PAGER, RAM_FD, ROOT, SAVED_RAM, SAVED_RAM_FD, STATE, STATE_FD, VSOCK,
+};
 use super::version::FirecrackerVersion;
 use crate::machine::STATE_PART;
 use crate::{MachineSpec, Nic, Wake};
@@ -33,6 +35,38 @@ impl Method {
         match self {
             Self::Put => "PUT",
             Self::Patch => "PATCH",
+        }
+    }
+}
+
+/// Where Firecracker finds what is not in its working directory under a name of the layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the host's file system, with descriptors from the launcher.
+    Host,
+    /// In a jail. The jailer closes all descriptors but the standard ones, so RAM of the image is standard input.
+    Jail,
+}
+
+impl Place {
+    fn ram(self) -> String {
+        match self {
+            Self::Host => descriptor(RAM_FD),
+            Self::Jail => descriptor(0),
+        }
+    }
+
+    fn saved_ram(self) -> String {
+        match self {
+            Self::Host => descriptor(SAVED_RAM_FD),
+            Self::Jail => SAVED_RAM.to_owned(),
+        }
+    }
+
+    fn state(self) -> String {
+        match self {
+            Self::Host => descriptor(STATE_FD),
+            Self::Jail => STATE.to_owned(),
         }
     }
 }
@@ -119,6 +153,7 @@ pub(super) fn boot(
 
 /// From a fresh process to a machine that continues. It is one call: one that fails ends the process.
 pub(super) fn load(
+    place: Place,
     version: FirecrackerVersion,
     ram: RamFrom,
     wake: Wake,
@@ -126,12 +161,12 @@ pub(super) fn load(
 ) -> Call {
     let backend = match ram {
         RamFrom::Descriptor => {
-            json!({ "backend_type": "File", "backend_path": descriptor(RAM_FD) })
+            json!({ "backend_type": "File", "backend_path": place.ram() })
         }
         RamFrom::Pager => json!({ "backend_type": "Uffd", "backend_path": PAGER }),
     };
     let mut body = json!({
-        "snapshot_path": descriptor(STATE_FD),
+        "snapshot_path": place.state(),
         "mem_backend": backend,
         "resume_vm": wake == Wake::Running,
     });
@@ -143,13 +178,13 @@ pub(super) fn load(
 }
 
 /// Saves state, and the pages written since the last time over what was saved then.
-pub(super) fn save() -> Call {
+pub(super) fn save(place: Place) -> Call {
     put(
         "/snapshot/create",
         json!({
             "snapshot_type": "Diff",
             "snapshot_path": STATE_PART,
-            "mem_file_path": descriptor(SAVED_RAM_FD),
+            "mem_file_path": place.saved_ram(),
         }),
     )
 }
@@ -220,14 +255,21 @@ mod tests {
     fn a_load_names_its_backend_card_and_option() {
         let version = |text| FirecrackerVersion::parse(text).unwrap();
         let old = version("Firecracker v1.12.1");
-        let call = load(old, RamFrom::Descriptor, Wake::Paused, None);
+        let call = load(Place::Host, old, RamFrom::Descriptor, Wake::Paused, None);
         assert_eq!(call.body["mem_backend"]["backend_type"], "File");
         assert_eq!(call.body["enable_diff_snapshots"], true);
         assert_eq!(call.body["resume_vm"], false);
         assert_eq!(call.body["network_overrides"], Value::Null);
         let new = version("Firecracker v1.13.0");
-        let call = load(new, RamFrom::Pager, Wake::Running, Some(&nic()));
+        let call = load(
+            Place::Jail,
+            new,
+            RamFrom::Pager,
+            Wake::Running,
+            Some(&nic()),
+        );
         assert_eq!(call.body["mem_backend"]["backend_path"], "pager");
+        assert_eq!(call.body["snapshot_path"], "state");
         assert_eq!(call.body["track_dirty_pages"], true);
         assert_eq!(call.body["enable_diff_snapshots"], Value::Null);
         assert_eq!(call.body["network_overrides"][0]["host_dev_name"], "tap0");

@@ -7,18 +7,22 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use memory::{Draft, Image, ImageError, page_count};
 
-use super::calls;
-use super::layout::{RAM_FD, SAVED_RAM_FD};
-use super::vm::FirecrackerVm;
+use super::calls::{self, Place};
+use super::layout::{SAVED_RAM, SAVED_RAM_FD};
+use super::vm::{FirecrackerVm, ram_descriptor};
 use crate::machine::{Base, MAX_LAYERS, STATE_PART, in_place};
 use crate::pages::{FileSource, Overlay};
 use crate::{Captured, Snapshots, Vm, VmStatus, VmmError};
+
+/// What `st_blocks` counts.
+const BLOCK_BYTES: u64 = 512;
 
 #[async_trait]
 impl Snapshots for FirecrackerVm {
@@ -32,7 +36,7 @@ impl Snapshots for FirecrackerVm {
             ));
         }
         let captured = async {
-            self.call(&calls::save()).await?;
+            self.call(&calls::save(self.place())).await?;
             in_place(|| {
                 self.move_state(draft)?;
                 self.save_ram(draft)
@@ -47,32 +51,42 @@ impl Snapshots for FirecrackerVm {
 }
 
 impl FirecrackerVm {
+    fn place(&self) -> Place {
+        match self.record().jail_uid {
+            Some(_) => Place::Jail,
+            None => Place::Host,
+        }
+    }
+
     fn move_state(&self, draft: &Draft) -> Result<(), VmmError> {
         let (part, state) = (self.run_dir().join(STATE_PART), draft.state_path());
-        match fs::rename(&part, &state) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                fs::copy(&part, &state).map_err(VmmError::io("copy", &part))?;
-                fs::remove_file(&part).map_err(VmmError::io("remove", &part))
-            }
-            renamed => renamed.map_err(VmmError::io("rename", &part)),
+        match self.place() {
+            Place::Host => match fs::rename(&part, &state) {
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+                renamed => return renamed.map_err(VmmError::io("rename", &part)),
+            },
+            Place::Jail => {}
         }
+        self.files()
+            .read(STATE_PART)
+            .and_then(|mut from| io::copy(&mut from, &mut File::create_new(&state)?))
+            .map(drop)
+            .map_err(VmmError::io("copy", &part))
     }
 
     fn save_ram(&self, draft: &mut Draft) -> Result<Captured, VmmError> {
         let ram_bytes = self.record().machine.ram_bytes;
-        let path = self.descriptor(SAVED_RAM_FD);
-        let written = source(File::open(&path), &path)?;
+        let written = source(self.open_saved(), self.run_dir())?;
         let (new_pages, linked_layers) = match &self.record().base {
             Some(base) => self.save_over(base, written, draft, ram_bytes)?,
             None => {
-                let below = self.descriptor(RAM_FD);
-                let pages = match File::open(&below) {
+                let pages = match self.open_ram() {
                     // A booted machine has written all it has.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
                         draft.write_layer(ram_bytes, &written)?.pages
                     }
                     opened => {
-                        let whole = Overlay::new(source(opened, &below)?, written);
+                        let whole = Overlay::new(source(opened, self.run_dir())?, written);
                         draft.write_layer(ram_bytes, &whole)?.pages
                     }
                 };
@@ -123,8 +137,33 @@ impl FirecrackerVm {
         Ok((draft.write_layer(ram_bytes, &whole)?.pages, 0))
     }
 
+    /// The memfd that the machine maps; `NotFound` if it maps none.
+    pub(super) fn open_ram(&self) -> io::Result<File> {
+        let file = File::open(self.descriptor(ram_descriptor(self.record())))?;
+        // Standard input that is nothing is no file.
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// What Firecracker has saved so far.
+    fn open_saved(&self) -> io::Result<File> {
+        match self.place() {
+            Place::Host => File::open(self.descriptor(SAVED_RAM_FD)),
+            Place::Jail => self.files().read(SAVED_RAM),
+        }
+    }
+
+    /// Memory that it takes; no mapping of the process shows it.
+    pub(super) fn saved_bytes(&self) -> u64 {
+        let saved = self.open_saved().and_then(|file| file.metadata());
+        saved.map_or(0, |saved| saved.blocks() * BLOCK_BYTES)
+    }
+
     /// A descriptor of the process, as this one can open it.
-    pub(super) fn descriptor(&self, fd: i32) -> PathBuf {
+    fn descriptor(&self, fd: i32) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{fd}", self.process_ref().id().pid))
     }
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::jail::JailConfig;
+
 /// Configuration of the Firecracker driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirecrackerConfig {
@@ -12,6 +14,8 @@ pub struct FirecrackerConfig {
     pub launcher: Vec<String>,
     /// For a VMM to start and do what is asked of it; the machine is given up after that.
     pub start_deadline: Duration,
+    /// Machines are jailed so; only root can do that. Absent: they run as the daemon's user.
+    pub jail: Option<JailConfig>,
 }
 
 impl FirecrackerConfig {

@@ -7,13 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use memory::{DiskFormat, Loader};
 
+use super::calls::Place;
 use super::config::FirecrackerConfig;
 use super::host::{self, KvmAccess};
-use super::layout::{LAYOUT, RAM_FD};
+use super::jail::{JailConfig, Users};
+use super::layout::LAYOUT;
 use super::prepare::{prepare_launch, prepare_restore};
 use super::start;
 use super::version::FirecrackerVersion;
-use super::vm::{FirecrackerVm, clean};
+use super::vm::{FirecrackerVm, clean, open_run_dir, ram_descriptor};
 use crate::machine::{Record, RunDir, adopt_ram, blocking, hold, host_cpu};
 use crate::process::{Process, RunMark};
 use crate::{
@@ -39,6 +41,16 @@ pub(super) struct Shared {
     pub(super) boot_id: String,
     pub(super) loader: Arc<Loader>,
     pub(super) start_deadline: Duration,
+    pub(super) jail: Option<(JailConfig, Users)>,
+}
+
+impl Shared {
+    pub(super) fn place(&self) -> Place {
+        match self.jail {
+            Some(_) => Place::Jail,
+            None => Place::Host,
+        }
+    }
 }
 
 impl FirecrackerDriver {
@@ -68,6 +80,10 @@ impl FirecrackerDriver {
             boot_id,
             loader,
             start_deadline: config.start_deadline,
+            jail: config.jail.map(|jail| {
+                let users = Users::new(jail.uids.clone());
+                (jail, users)
+            }),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -95,14 +111,14 @@ impl Driver for FirecrackerDriver {
         let shared = Arc::clone(&self.shared);
         let spawned =
             blocking(move || start::spawn(&shared, prepare_launch(&shared, plan)?)).await?;
-        Ok(Arc::new(start::finish(spawned).await?))
+        Ok(Arc::new(start::finish(&self.shared, spawned).await?))
     }
 
     async fn restore(&self, plan: RestorePlan) -> Result<Arc<dyn Vm>, VmmError> {
         let shared = Arc::clone(&self.shared);
         let spawned =
             blocking(move || start::spawn(&shared, prepare_restore(&shared, plan)?)).await?;
-        Ok(Arc::new(start::finish(spawned).await?))
+        Ok(Arc::new(start::finish(&self.shared, spawned).await?))
     }
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Vm>>, VmmError> {
@@ -114,13 +130,16 @@ impl Driver for FirecrackerDriver {
             clean(run_dir, Record::read(run_dir).ok().as_ref());
             return Ok(None);
         };
-        RunDir::drop_capture(run_dir);
         let record = Record::read(run_dir)?;
+        if record.jail_uid.is_none() {
+            RunDir::drop_capture(run_dir);
+        }
         let loaded = match record.base {
-            Some(_) => adopt_ram(&self.shared.loader, process.id(), RAM_FD)?,
+            Some(_) => adopt_ram(&self.shared.loader, process.id(), ram_descriptor(&record))?,
             None => None,
         };
-        let (run_dir, loader) = (RunDir::open(run_dir)?, Arc::clone(&self.shared.loader));
+        let run_dir = open_run_dir(run_dir, &record, process.id())?;
+        let loader = Arc::clone(&self.shared.loader);
         Ok(Some(Arc::new(FirecrackerVm::new(
             run_dir, process, record, loaded, loader,
         ))))

@@ -26,6 +26,14 @@ pub(super) const PAGER: &str = "pager";
 /// What Firecracker logs. It does not append, so each run has a log of its own, added to the machine's when it ends.
 pub(super) const LOG: &str = "vmm.out";
 
+/// Directory in which the jailer makes roots.
+pub(super) const JAIL: &str = "jail";
+/// Files that only a jailed machine has under a name; others get descriptors and paths.
+pub(super) const KERNEL: &str = "kernel";
+pub(super) const INITRD: &str = "initrd";
+pub(super) const STATE: &str = "state";
+pub(super) const SAVED_RAM: &str = "saved";
+
 /// Everything that the driver makes in a run directory.
 pub(super) const NAMES: [&str; 6] = [API, VSOCK, ROOT, DISK, PAGER, LOG];
 

@@ -5,6 +5,7 @@
 
 mod config;
 mod host;
+mod jail;
 mod version;
 
 mod calls;
@@ -23,6 +24,7 @@ mod vm;
 
 pub use config::FirecrackerConfig;
 pub use host::{HostReport, KvmAccess, probe};
+pub use jail::JailConfig;
 pub use version::FirecrackerVersion;
 pub use vsock::AGENT_PORT;
 

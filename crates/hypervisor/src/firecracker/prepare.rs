@@ -1,13 +1,13 @@
 //! From a plan to everything Firecracker is started with. Blocks: images are verified and loaded here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memory::{DiskFormat, Image, MachineFacts, OwnRam};
 
-use super::calls::{self, Call, RamFrom};
+use super::calls::{self, Call, Place, RamFrom};
 use super::driver::Shared;
-use super::layout::{RAM_FD, SAVED_RAM_FD, STATE_FD};
+use super::layout::{INITRD, KERNEL, RAM_FD, SAVED_RAM_FD, STATE_FD};
 use crate::launch::{Access, File};
 use crate::machine::{Base, Ram, Record, check_chain, check_machine, check_slot, digest};
 use crate::{DiskFile, LaunchPlan, MemoryBackend, Nic, RamUse, RestorePlan, VmmError, nic};
@@ -21,6 +21,10 @@ pub(super) struct Prepared {
     pub(super) run_dir: PathBuf,
     pub(super) root: PathBuf,
     pub(super) disk: PathBuf,
+    /// What it boots, or the state it continues with.
+    pub(super) kernel: Option<PathBuf>,
+    pub(super) initrd: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
     /// Socket of the pager.
     pub(super) pager: Option<PathBuf>,
     pub(super) nic: Option<Nic>,
@@ -59,13 +63,11 @@ pub(super) fn prepare_launch(shared: &Shared, plan: LaunchPlan) -> Result<Prepar
         root_sha256: digest(verified, &plan.root)?,
         nic: plan.nic.as_ref().map(Nic::facts),
     };
-    let calls = calls::boot(
-        machine,
-        &plan.kernel.kernel,
-        &plan.kernel.initrd,
-        &cmdline,
-        plan.nic.as_ref(),
-    );
+    let (kernel, initrd) = match shared.place() {
+        Place::Host => (plan.kernel.kernel.as_path(), plan.kernel.initrd.as_path()),
+        Place::Jail => (Path::new(KERNEL), Path::new(INITRD)),
+    };
+    let calls = calls::boot(machine, kernel, initrd, &cmdline, plan.nic.as_ref());
     let saved = saved_ram(machine.ram_bytes, &plan.run_dir)?;
     Ok(Prepared {
         name: plan.name,
@@ -73,6 +75,9 @@ pub(super) fn prepare_launch(shared: &Shared, plan: LaunchPlan) -> Result<Prepar
         run_dir: plan.run_dir,
         root: plan.root,
         disk,
+        kernel: Some(plan.kernel.kernel),
+        initrd: Some(plan.kernel.initrd),
+        state: None,
         pager: None,
         nic: plan.nic,
         console: plan.logs.console,
@@ -123,6 +128,7 @@ pub(super) fn prepare_restore(shared: &Shared, plan: RestorePlan) -> Result<Prep
         None => RamFrom::Descriptor,
     };
     let calls = vec![calls::load(
+        shared.place(),
         shared.version,
         from,
         plan.wake,
@@ -142,6 +148,9 @@ pub(super) fn prepare_restore(shared: &Shared, plan: RestorePlan) -> Result<Prep
         run_dir: plan.run_dir,
         root: plan.root,
         disk,
+        kernel: None,
+        initrd: None,
+        state: Some(image.state_path()),
         pager,
         nic: plan.nic,
         console: plan.logs.console,
@@ -172,7 +181,7 @@ fn only_disk(mut chain: Vec<DiskFile>) -> Result<PathBuf, VmmError> {
 }
 
 /// What Firecracker saves goes here. The machine keeps it: a later diff is written over what an earlier one held.
-fn saved_ram(ram_bytes: u64, run_dir: &std::path::Path) -> Result<Ram, VmmError> {
+fn saved_ram(ram_bytes: u64, run_dir: &Path) -> Result<Ram, VmmError> {
     let ram = OwnRam::empty(ram_bytes).map_err(VmmError::io("make RAM for", run_dir))?;
     Ok(Ram::Own(ram))
 }

@@ -3,16 +3,18 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::Call;
 use super::driver::Shared;
-use super::layout::{API, DISK, LOG, NAMES, PAGER, ROOT};
+use super::jail::{self, JailConfig};
+use super::layout::{API, DISK, LOG, PAGER, ROOT};
 use super::prepare::Prepared;
-use super::vm::{FirecrackerVm, last_words};
+use super::vm::{FirecrackerVm, clean_directory, last_words, open_run_dir};
 use crate::launch::{self, Network, Slot, Spec};
-use crate::machine::{Ram, RunDir};
-use crate::{ExitReason, VmmError};
+use crate::machine::Ram;
+use crate::{ExitReason, Nic, VmmError};
 
 /// A machine whose process exists.
 pub(super) struct Spawned {
@@ -25,37 +27,66 @@ pub(super) struct Spawned {
 
 /// Records the machine, prepares its directory and starts its launcher.
 pub(super) fn spawn(shared: &Shared, prepared: Prepared) -> Result<Spawned, VmmError> {
+    let Some((config, users)) = &shared.jail else {
+        return spawn_as(shared, prepared, None);
+    };
+    let uid = users.take()?;
+    let spawned = spawn_as(shared, prepared, Some((config, uid)));
+    // The user shows in `/proc` only when the jailer has changed to it, so it is kept until the machine is up.
+    match spawned {
+        Ok(spawned) => Ok(spawned),
+        Err(error) => {
+            users.give_back(uid);
+            Err(error)
+        }
+    }
+}
+
+fn spawn_as(
+    shared: &Shared,
+    mut prepared: Prepared,
+    jailed: Option<(&JailConfig, u32)>,
+) -> Result<Spawned, VmmError> {
+    prepared.record.jail_uid = jailed.map(|(_, uid)| uid);
     let run_dir = &prepared.run_dir;
-    fill_directory(&prepared)?;
-    prepared.record.write(run_dir)?;
-    let spec = Spec {
+    let id = id(&prepared.name);
+    clean_directory(run_dir);
+    let mut spec = Spec {
         // A process number fits: the kernel's limit is 2^22.
         parent_pid: i32::try_from(std::process::id())
             .map_err(|error| VmmError::unusable(error.to_string()))?,
         boot_id: shared.boot_id.clone(),
         run_dir: run_dir.clone(),
         program: shared.firecracker.clone(),
-        arguments: arguments(&prepared.name),
-        files: prepared.files.clone(),
+        arguments: Vec::new(),
+        files: Vec::new(),
         listeners: Vec::new(),
-        network: match &prepared.nic {
-            None => Network::Absent,
-            // Firecracker opens the device itself, by its name in the namespace.
-            Some(nic) => Network::Slot(Slot {
-                netns: nic.netns.clone(),
-                tap: nic.tap.clone(),
-                fd: None,
-            }),
-        },
+        network: network(prepared.nic.as_ref()),
         log: prepared.record.log.clone(),
         console: Some(prepared.console.clone()),
         uid: None,
+        jail: None,
     };
-    let directory = RunDir::open(run_dir)?;
+    match jailed {
+        None => {
+            fill_directory(&prepared)?;
+            spec.files.clone_from(&prepared.files);
+            spec.arguments = arguments(&id);
+        }
+        Some((config, uid)) => {
+            let program = &shared.firecracker;
+            spec.program.clone_from(&config.jailer);
+            spec.arguments = jail::arguments(config, run_dir, &id, program, uid);
+            spec.jail = Some(jail::build(&prepared, &id, program, uid)?);
+        }
+    }
+    make_app_log(&prepared.app)?;
+    prepared.record.write(run_dir)?;
     let process = launch::spawn(&shared.launcher, &spec)
         .map_err(|error| with_log(error, run_dir, &prepared.record))?;
+    let directory = open_run_dir(run_dir, &prepared.record, process.id())?;
     let loaded = prepared.loaded();
-    let loader = std::sync::Arc::clone(&shared.loader);
+    let loader = Arc::clone(&shared.loader);
     Ok(Spawned {
         vm: FirecrackerVm::new(directory, process, prepared.record, loaded, loader),
         calls: prepared.calls,
@@ -64,16 +95,27 @@ pub(super) fn spawn(shared: &Shared, prepared: Prepared) -> Result<Spawned, VmmE
     })
 }
 
-fn arguments(name: &str) -> Vec<String> {
-    // Ids of Firecracker have letters, digits and dashes only.
-    let id: String = name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(64)
-        .collect();
+/// Firecracker opens the device itself, by its name in the namespace.
+fn network(nic: Option<&Nic>) -> Network {
+    nic.map_or(Network::Absent, |nic| {
+        Network::Slot(Slot {
+            netns: nic.netns.clone(),
+            tap: nic.tap.clone(),
+            fd: None,
+        })
+    })
+}
+
+/// Ids of Firecracker have letters, digits and dashes only, 64 at most.
+fn id(name: &str) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    name.chars().map(letter).take(64).collect()
+}
+
+fn arguments(id: &str) -> Vec<String> {
     let words = [
         "--id",
-        &id,
+        id,
         "--api-sock",
         API,
         "--log-path",
@@ -84,12 +126,9 @@ fn arguments(name: &str) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
-/// Sockets of an earlier run would make Firecracker fail, and its log must exist.
+/// Links to the machine's files; and its log, which must exist.
 fn fill_directory(prepared: &Prepared) -> Result<(), VmmError> {
     let run_dir = &prepared.run_dir;
-    for name in NAMES {
-        RunDir::remove(run_dir, name);
-    }
     let links = [
         (ROOT, Some(&prepared.root)),
         (DISK, Some(&prepared.disk)),
@@ -102,18 +141,30 @@ fn fill_directory(prepared: &Prepared) -> Result<(), VmmError> {
         }
     }
     let log = run_dir.join(LOG);
-    fs::write(&log, "").map_err(VmmError::io("create", &log))?;
-    // Guests without a port for it write their program's output elsewhere; readers expect the file.
+    fs::write(&log, "").map_err(VmmError::io("create", &log))
+}
+
+/// Guests without a port for it write their program's output elsewhere; readers expect the file.
+fn make_app_log(app: &Path) -> Result<(), VmmError> {
     fs::OpenOptions::new()
         .append(true)
         .create(true)
-        .open(&prepared.app)
+        .open(app)
         .map(drop)
-        .map_err(VmmError::io("create", &prepared.app))
+        .map_err(VmmError::io("create", app))
 }
 
 /// Makes the calls, unless the process ends first; leaves no process behind if one fails.
-pub(super) async fn finish(spawned: Spawned) -> Result<FirecrackerVm, VmmError> {
+pub(super) async fn finish(shared: &Shared, spawned: Spawned) -> Result<FirecrackerVm, VmmError> {
+    let uid = spawned.vm.record().jail_uid;
+    let outcome = make_calls(spawned).await;
+    if let (Some((_, users)), Some(uid)) = (&shared.jail, uid) {
+        users.give_back(uid);
+    }
+    outcome
+}
+
+async fn make_calls(spawned: Spawned) -> Result<FirecrackerVm, VmmError> {
     let Spawned {
         vm,
         calls,

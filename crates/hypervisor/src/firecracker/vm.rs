@@ -16,7 +16,8 @@ use tokio::time::timeout;
 
 use super::api::Api;
 use super::calls::{self, Call};
-use super::layout::{API, LOG, NAMES};
+use super::jail;
+use super::layout::{API, LOG, NAMES, RAM_FD};
 use super::start::ended;
 use super::vsock;
 use crate::machine::{Record, RunDir, log};
@@ -78,6 +79,10 @@ impl FirecrackerVm {
         self.run_dir.path()
     }
 
+    pub(super) fn files(&self) -> &RunDir {
+        &self.run_dir
+    }
+
     pub(super) fn loaded(&self) -> Option<&Arc<LoadedRam>> {
         self.loaded.as_ref()
     }
@@ -120,7 +125,8 @@ impl FirecrackerVm {
     }
 }
 
-/// Removes what a machine that has ended left, after its log was added to the one that stays.
+/// Removes what a machine that has ended left, after its log was added to the one that stays. The log of a jailed one
+/// has ended with it.
 pub(super) fn clean(run_dir: &Path, record: Option<&Record>) {
     let said = log::since(&run_dir.join(LOG), 0);
     if let Some(record) = record.filter(|_| !said.is_empty()) {
@@ -133,7 +139,36 @@ pub(super) fn clean(run_dir: &Path, record: Option<&Record>) {
             tracing::warn!(%error, log = %record.log.display(), "cannot keep what a VMM logged");
         }
     }
+    clean_directory(run_dir);
     RunDir::clean(run_dir, &NAMES);
+}
+
+/// Removes what an earlier run left: its sockets would make Firecracker fail.
+pub(super) fn clean_directory(run_dir: &Path) {
+    for name in NAMES {
+        RunDir::remove(run_dir, name);
+    }
+    jail::clean(run_dir);
+}
+
+/// The run directory as the machine of `record` uses it.
+pub(super) fn open_run_dir(
+    path: &Path,
+    record: &Record,
+    process: ProcessId,
+) -> Result<RunDir, VmmError> {
+    match record.jail_uid {
+        Some(_) => Ok(RunDir::of_jailed(path, process.pid)),
+        None => RunDir::open(path),
+    }
+}
+
+/// Descriptor with the RAM of the image.
+pub(super) fn ram_descriptor(record: &Record) -> i32 {
+    match record.jail_uid {
+        Some(_) => 0,
+        None => RAM_FD,
+    }
 }
 
 /// The end of what the VMM and its launcher said in this run.

@@ -5,6 +5,7 @@
 //! into a VMM by accident, and no VMM runs that is not recorded: until the record is written, the launcher dies with
 //! its daemon.
 
+mod jail;
 mod network;
 mod program;
 mod spawn;
@@ -15,6 +16,7 @@ mod spec;
 )]
 mod sys;
 
+pub(crate) use program::MAX_OPEN_FILES;
 pub use program::launch_main;
 pub(crate) use spawn::spawn;
-pub(crate) use spec::{Access, File, Listener, Network, Slot, Spec};
+pub(crate) use spec::{Access, File, Jail, JailFile, Listener, Network, Slot, Spec};

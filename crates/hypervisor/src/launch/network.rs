@@ -16,8 +16,9 @@ use super::sys;
 /// The device that gives access to TAP devices.
 const TUN: &str = "/dev/net/tun";
 
-/// Moves this process into the network that is meant for the VMM.
-pub(super) fn enter(network: &Network) -> io::Result<()> {
+/// Moves this process into the network that is meant for the VMM. A TAP device that the VMM opens itself is given to
+/// `uid`, if that is the user it will be.
+pub(super) fn enter(network: &Network, uid: Option<u32>) -> io::Result<()> {
     match network {
         Network::Absent => leave_all(),
         Network::Slot(slot) => {
@@ -29,7 +30,7 @@ pub(super) fn enter(network: &Network) -> io::Result<()> {
             })?;
             let opened = match slot.fd {
                 Some(fd) => open_tap(&slot.tap).and_then(|tap| sys::place(tap, fd)),
-                None => find_tap(&slot.tap),
+                None => find_tap(&slot.tap).and_then(|()| give_tap(&slot.tap, uid)),
             };
             opened.map_err(|error| told(&format!("open TAP device {}", slot.tap), error))
         }
@@ -68,6 +69,14 @@ fn find_tap(name: &str) -> io::Result<()> {
     )?;
     netdevice::name_to_index(&socket, name)?;
     Ok(())
+}
+
+/// Lets a user without rights open a TAP device of the namespace this process is in.
+fn give_tap(name: &str, uid: Option<u32>) -> io::Result<()> {
+    match uid {
+        None => Ok(()),
+        Some(uid) => sys::own_tap(&open_tap(name)?, uid),
+    }
 }
 
 /// Takes a TAP device of the namespace this process is in.

@@ -11,11 +11,11 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::spec::{Access, Spec};
-use super::{network, sys};
+use super::{jail, network, sys};
 use crate::process::{ProcessId, RunMark};
 
 /// Descriptors a VMM may have. QEMU needs about 40 for the machines built here.
-const MAX_OPEN_FILES: u64 = 1024;
+pub(crate) const MAX_OPEN_FILES: u64 = 1024;
 
 /// Becomes the VMM that the file at `spec` describes. Returns only when that fails; the reason is on standard error.
 #[must_use]
@@ -39,12 +39,14 @@ fn launch(spec: &Path) -> io::Result<std::convert::Infallible> {
     std::env::set_current_dir(&spec.run_dir)?;
     let log = append_to(&spec.log)?;
     let console = append_to(spec.console.as_ref().unwrap_or(&spec.log))?;
-    let placed = network::enter(&spec.network).and_then(|()| place_descriptors(&spec));
-    if let Err(error) = placed {
-        // From here on the log is where the user looks.
-        io::Write::write_all(&mut &log, format!("launcher: {error}\n").as_bytes())?;
-        return Err(error);
-    }
+    let stdin = match surround(&spec) {
+        Ok(stdin) => stdin,
+        Err(error) => {
+            // From here on the log is where the user looks.
+            io::Write::write_all(&mut &log, format!("launcher: {error}\n").as_bytes())?;
+            return Err(error);
+        }
+    };
     // A terminal's interrupt key must not reach a VMM that is to outlive the daemon.
     rustix::process::setsid()?;
     set_limits()?;
@@ -53,7 +55,7 @@ fn launch(spec: &Path) -> io::Result<std::convert::Infallible> {
     let mut command = Command::new(&spec.program);
     command
         .args(&spec.arguments)
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(console)
         .stderr(log.try_clone()?);
     if let Some(uid) = spec.uid {
@@ -63,6 +65,19 @@ fn launch(spec: &Path) -> io::Result<std::convert::Infallible> {
     let text = format!("launcher: cannot run {}: {error}\n", spec.program.display());
     io::Write::write_all(&mut &log, text.as_bytes())?;
     Err(error)
+}
+
+/// Makes what the VMM finds around it, and gives its standard input.
+fn surround(spec: &Spec) -> io::Result<Stdio> {
+    let jail_uid = spec.jail.as_ref().map(|jail| jail.uid);
+    network::enter(&spec.network, jail_uid)?;
+    place_descriptors(spec)?;
+    let Some(jail) = &spec.jail else {
+        return Ok(Stdio::null());
+    };
+    let stdin = jail::standard_input(jail)?;
+    jail::build(jail)?;
+    Ok(stdin.map_or_else(Stdio::null, Stdio::from))
 }
 
 fn append_to(path: &Path) -> io::Result<fs::File> {

@@ -31,6 +31,36 @@ pub(crate) struct Spec {
     pub(crate) console: Option<PathBuf>,
     /// User and group it runs as; the daemon's own if absent.
     pub(crate) uid: Option<u32>,
+    /// Root file system of its own, if the program is to be jailed in one.
+    pub(crate) jail: Option<Jail>,
+}
+
+/// A root file system of a VMM's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Jail {
+    /// Directory that becomes the root; made if it is missing.
+    pub(crate) root: PathBuf,
+    /// User and group of what is in it. The program itself sees to it that it runs as this user.
+    pub(crate) uid: u32,
+    /// Files of the host in it.
+    pub(crate) files: Vec<JailFile>,
+    /// Names of empty files in it.
+    pub(crate) empty: Vec<String>,
+    /// Standard input of the program, nothing if absent.
+    pub(crate) stdin: Option<PathBuf>,
+}
+
+/// A file of the host in a jail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JailFile {
+    /// Name in the root.
+    pub(crate) name: String,
+    /// File of the host.
+    pub(crate) path: PathBuf,
+    /// What may be done with it.
+    pub(crate) access: Access,
 }
 
 /// A file on a fixed descriptor.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Room for the name of a network device and the zero behind it (`IFNAMSIZ` of linux/if.h).
@@ -12,6 +12,9 @@ const NAME_BYTES: usize = 16;
 
 /// `TUNSETIFF` of linux/if_tun.h.
 const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
+
+/// `TUNSETOWNER` of linux/if_tun.h. Its argument is the user itself, not a pointer to it.
+const TUNSETOWNER: Opcode = opcode::write::<i32>(b'T', 204);
 
 /// Flags of linux/if_tun.h: whole Ethernet frames, no header of the driver's, but virtio-net's.
 const IFF_TAP: u16 = 0x0002;
@@ -44,6 +47,21 @@ pub(super) fn attach_tap(tun: &OwnedFd, name: &str) -> io::Result<()> {
     let call = unsafe { Updater::<'_, TUNSETIFF, _>::new(&mut request) };
     // SAFETY: as above; the descriptor is a TUN device, so the number means this request.
     Ok(unsafe { ioctl(tun, call) }?)
+}
+
+/// Lets `uid` attach to the TAP device that `tun` is attached to.
+pub(super) fn own_tap(tun: &OwnedFd, uid: u32) -> io::Result<()> {
+    // SAFETY: the kernel takes the argument as a number; the descriptor is a TUN device, so the request means this.
+    let call = unsafe { IntegerSetter::<TUNSETOWNER>::new_usize(uid as usize) };
+    // SAFETY: as above.
+    Ok(unsafe { ioctl(tun, call) }?)
+}
+
+/// Moves this process into a mount namespace of its own, a copy of the one it was in.
+pub(super) fn new_mount_namespace() -> Result<(), Errno> {
+    // SAFETY: a mount namespace changes where paths lead, and nothing of this process's memory or descriptors. Its
+    // working directory stays the same one.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
 }
 
 /// Moves this process into a new network namespace, in which there is nothing.

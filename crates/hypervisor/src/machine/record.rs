@@ -25,6 +25,9 @@ pub(crate) struct Record {
     /// Log of the VMM, and its length before this run.
     pub(crate) log: PathBuf,
     pub(crate) log_start: u64,
+    /// User of its jail, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) jail_uid: Option<u32>,
 }
 
 /// The image below a machine.
@@ -48,6 +51,7 @@ impl Record {
             base,
             log,
             log_start,
+            jail_uid: None,
         }
     }
 

@@ -21,7 +21,17 @@ const RETRY: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
-    directory: OwnedFd,
+    inside: Inside,
+}
+
+/// Where the VMM's own files are.
+#[derive(Debug)]
+enum Inside {
+    /// In the run directory.
+    Directory(OwnedFd),
+    /// In the root of this process, whose run directory has the record only. What is there belongs to the VMM, which
+    /// may be hostile: no link of it is followed.
+    RootOf(i32),
 }
 
 impl RunDir {
@@ -34,8 +44,38 @@ impl RunDir {
         .map_err(|error| VmmError::io("open", path)(error.into()))?;
         Ok(Self {
             path: path.to_path_buf(),
-            directory,
+            inside: Inside::Directory(directory),
         })
+    }
+
+    /// The run directory of a VMM in a jail.
+    pub(crate) fn of_jailed(path: &Path, pid: i32) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            inside: Inside::RootOf(pid),
+        }
+    }
+
+    /// One of the VMM's own files, by a path of any length.
+    fn inside(&self, name: &str) -> PathBuf {
+        PathBuf::from(match &self.inside {
+            Inside::Directory(directory) => {
+                format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())
+            }
+            Inside::RootOf(pid) => format!("/proc/{pid}/root/{name}"),
+        })
+    }
+
+    /// Opens one of the VMM's own files for reading.
+    pub(crate) fn read(&self, name: &str) -> io::Result<std::fs::File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(self.inside(name), flags, Mode::empty())?;
+        let file = std::fs::File::from(file);
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::ErrorKind::InvalidData.into())
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -44,9 +84,8 @@ impl RunDir {
 
     /// Connects to a socket, trying again while it does not exist. The caller sets the deadline.
     pub(crate) async fn connect(&self, name: &str) -> Result<UnixStream, VmmError> {
-        let short = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
         loop {
-            match UnixStream::connect(&short).await {
+            match self.try_connect(name).await {
                 Ok(stream) => return Ok(stream),
                 // `WouldBlock`: its backlog is full.
                 Err(error)
@@ -62,6 +101,12 @@ impl RunDir {
                 Err(error) => return Err(VmmError::io("connect to", &self.path.join(name))(error)),
             }
         }
+    }
+
+    async fn try_connect(&self, name: &str) -> io::Result<UnixStream> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let socket = rustix::fs::open(self.inside(name), flags, Mode::empty())?;
+        UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await
     }
 
     /// Removes what a capture left whose daemon died: nobody will pick it up.

@@ -71,6 +71,7 @@ pub(super) fn spawn(shared: &Shared, prepared: Prepared) -> Result<Spawned, VmmE
         log: record.log.clone(),
         console: None,
         uid: shared.vmm_uid,
+        jail: None,
     };
     // A socket of an earlier run would refuse connections until the launcher has replaced it.
     let directory = RunDir::open(&run_dir)?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use hypervisor::conformance::{Ask, Subject};
-use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver};
+use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver, JailConfig};
 use hypervisor::{Driver, KernelFiles, Nic, Vm};
 use memory::{Loader, Verified};
 
@@ -14,10 +14,14 @@ use crate::LAUNCH;
 use crate::network::Network;
 use crate::probe::{self, Files};
 
+/// Users of jailed machines, which nobody has.
+pub(crate) const UIDS: std::ops::Range<u32> = 612_000..612_064;
+
 pub(crate) struct Firecracker {
     pub(crate) files: Files,
     /// Made when it is asked for.
     network: OnceLock<Option<Network>>,
+    jailed: bool,
 }
 
 impl Firecracker {
@@ -25,6 +29,15 @@ impl Firecracker {
         Self {
             files: Files::new(assets),
             network: OnceLock::new(),
+            jailed: false,
+        }
+    }
+
+    /// With machines in jails.
+    pub(crate) fn jailed(assets: &Path) -> Self {
+        Self {
+            jailed: true,
+            ..Self::new(assets)
         }
     }
 
@@ -34,6 +47,21 @@ impl Firecracker {
             firecracker: Some(program),
             launcher: vec![own.to_string_lossy().into_owned(), LAUNCH.into()],
             start_deadline: FirecrackerConfig::START_DEADLINE,
+            jail: self.jailed.then(|| JailConfig {
+                jailer: self.files.assets.join("firecracker/jailer"),
+                uids: UIDS,
+                cgroup_version: if has_cgroup2() { 2 } else { 1 },
+                cgroups: vec![format!("{}=200", self.cgroup_file())],
+            }),
+        }
+    }
+
+    /// A limit that either version of control groups has.
+    pub(crate) fn cgroup_file(&self) -> &'static str {
+        if has_cgroup2() {
+            "cpu.weight"
+        } else {
+            "cpu.shares"
         }
     }
 
@@ -109,4 +137,8 @@ impl Subject for Firecracker {
     fn most_diff_bytes(&self) -> u64 {
         1 << 20
     }
+}
+
+fn has_cgroup2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }

@@ -7,6 +7,7 @@
 
 mod extra;
 mod firecracker;
+mod jails;
 mod probe;
 mod qemu;
 
@@ -30,6 +31,8 @@ const LAUNCH: &str = "launch";
 
 /// VMMs that are tested.
 const FIRECRACKER: &str = "firecracker";
+const JAILED: &str = "jailed_firecracker";
+const APART: &str = "jailed_firecracker::machines_are_apart";
 const QEMU: &str = "qemu_kvm";
 
 fn main() -> ExitCode {
@@ -64,14 +67,15 @@ fn main() -> ExitCode {
 }
 
 fn names() -> impl Iterator<Item = String> {
-    let scenarios = [FIRECRACKER, QEMU]
+    let scenarios = [FIRECRACKER, JAILED, QEMU]
         .into_iter()
         .flat_map(|vmm| Scenario::ALL.map(|scenario| format!("{vmm}::{scenario:?}")));
-    scenarios.chain(extra::ALL.map(|(name, _)| format!("{FIRECRACKER}::{name}")))
+    let extras = extra::ALL.map(|(name, _)| format!("{FIRECRACKER}::{name}"));
+    scenarios.chain(extras).chain([APART.to_owned()])
 }
 
 async fn on_firecracker(chosen: &Chosen, assets: &Path) {
-    if !names().any(|name| name.starts_with(FIRECRACKER) && chosen.takes(&name)) {
+    if !names().any(|name| !name.starts_with(QEMU) && chosen.takes(&name)) {
         return;
     }
     if !assets.join("firecracker/firecracker").is_file() {
@@ -85,6 +89,15 @@ async fn on_firecracker(chosen: &Chosen, assets: &Path) {
         if chosen.takes(&name) {
             timed(&name, test(&subject)).await;
         }
+    }
+    if rustix::process::geteuid().is_root() {
+        let jailed = firecracker::Firecracker::jailed(assets);
+        scenarios(chosen, JAILED, &jailed).await;
+        if chosen.takes(APART) {
+            timed(APART, jails::machines_are_apart(&jailed)).await;
+        }
+    } else {
+        println!("skipped: only root can put machines into jails");
     }
 }
 
