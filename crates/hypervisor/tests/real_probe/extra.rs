@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use hypervisor::conformance::{Machine, Place, Rig, Saved, finish};
-use hypervisor::{Nic, RamUse, RestorePlan, VmmError, Wake};
+use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver};
+use hypervisor::{Driver, MemoryBackend, Nic, RamUse, RestorePlan, VmmError, Wake};
 use memory::{Draft, How, ImageId, PAGE_BYTES, Verified};
 
 use crate::firecracker::Firecracker;
@@ -16,13 +19,19 @@ use crate::probe::{BALLAST_PAGES, FREE_PAGE, RAM_BYTES, line, number};
 type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Tests by name.
-pub(crate) const ALL: [(&str, Run); 4] = [
+pub(crate) const ALL: [(&str, Run); 6] = [
     ("saves_what_was_written", |subject| {
         Box::pin(saves_what_was_written(subject))
     }),
     ("eight_forks", |subject| Box::pin(eight_forks(subject))),
     ("refused_load_leaves_nothing", |subject| {
         Box::pin(refused_load_leaves_nothing(subject))
+    }),
+    ("absent_pager_is_told", |subject| {
+        Box::pin(absent_pager_is_told(subject))
+    }),
+    ("silent_pager_is_given_up", |subject| {
+        Box::pin(silent_pager_is_given_up(subject))
     }),
     ("fork_has_another_tap", |subject| {
         Box::pin(fork_has_another_tap(subject))
@@ -202,4 +211,50 @@ async fn fork_has_another_tap(subject: &Firecracker) {
     for fork in forks {
         fork.vm.kill().await.unwrap();
     }
+}
+
+/// A plan whose memory comes from the pager behind `socket`.
+pub(crate) fn paged(rig: &Rig<'_>, saved: &Saved, socket: &Path) -> RestorePlan {
+    RestorePlan {
+        memory: MemoryBackend::Pager {
+            socket: socket.to_path_buf(),
+        },
+        ..rig.restore_plan(&saved.image, RamUse::Fork, Wake::Running)
+    }
+}
+
+/// Nobody listens: the restore fails at once, with Firecracker's reason.
+async fn absent_pager_is_told(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let saved = template(&rig).await;
+    let plan = paged(&rig, &saved, &rig.instance_dir().join("nobody"));
+    let run_dir = plan.run_dir.clone();
+    match rig.driver.restore(plan).await.err() {
+        Some(VmmError::Refused { message, .. }) => {
+            assert!(message.contains("UDS"), "{message}");
+        }
+        other => panic!("{other:?} instead of a refusal"),
+    }
+    assert!(rig.driver.adopt(&run_dir).await.unwrap().is_none());
+}
+
+/// Somebody takes the machine's memory and never serves a page: the load would wait for ever.
+async fn silent_pager_is_given_up(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let saved = template(&rig).await;
+    let socket = rig.instance_dir().join("silent");
+    let silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let config = FirecrackerConfig {
+        start_deadline: Duration::from_secs(2),
+        ..subject.real()
+    };
+    let hasty = FirecrackerDriver::new(config, Arc::default())
+        .await
+        .unwrap();
+    let plan = paged(&rig, &saved, &socket);
+    let run_dir = plan.run_dir.clone();
+    let error = hasty.restore(plan).await.err();
+    assert!(matches!(error, Some(VmmError::Timeout { .. })), "{error:?}");
+    assert!(hasty.adopt(&run_dir).await.unwrap().is_none());
+    drop(silent);
 }
