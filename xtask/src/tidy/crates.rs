@@ -56,7 +56,7 @@ const ARROWS: [Arrows; 14] = [
     Arrows {
         crate_name: "hypervisor",
         always: &["model", "memory"],
-        for_tests: &["guest", "protocol", "boot"],
+        for_tests: &["guest", "pager", "protocol", "boot"],
     },
     Arrows {
         crate_name: "network",

@@ -14,18 +14,25 @@ use memory::{Draft, How, ImageId, PAGE_BYTES, Verified};
 
 use crate::firecracker::Firecracker;
 use crate::network::Network;
+use crate::paged;
 use crate::probe::{BALLAST_PAGES, FREE_PAGE, RAM_BYTES, line, number};
 
 type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Tests by name.
-pub(crate) const ALL: [(&str, Run); 6] = [
+pub(crate) const ALL: [(&str, Run); 8] = [
     ("saves_what_was_written", |subject| {
         Box::pin(saves_what_was_written(subject))
     }),
     ("eight_forks", |subject| Box::pin(eight_forks(subject))),
     ("refused_load_leaves_nothing", |subject| {
         Box::pin(refused_load_leaves_nothing(subject))
+    }),
+    ("forks_on_a_pager", |subject| {
+        Box::pin(paged::forks_on_a_pager(subject))
+    }),
+    ("lost_pager_costs_no_byte", |subject| {
+        Box::pin(paged::lost_pager_costs_no_byte(subject))
     }),
     ("absent_pager_is_told", |subject| {
         Box::pin(absent_pager_is_told(subject))

@@ -8,6 +8,7 @@
 mod extra;
 mod firecracker;
 mod jails;
+mod paged;
 mod probe;
 mod qemu;
 
@@ -29,6 +30,9 @@ use chosen::Chosen;
 /// First argument with which this program is the launcher.
 const LAUNCH: &str = "launch";
 
+/// First argument with which it is a pager.
+const PAGER: &str = "pager";
+
 /// VMMs that are tested.
 const FIRECRACKER: &str = "firecracker";
 const JAILED: &str = "jailed_firecracker";
@@ -41,6 +45,9 @@ fn main() -> ExitCode {
         && first == LAUNCH
     {
         return hypervisor::launch_main(Path::new(spec));
+    }
+    if arguments.first().is_some_and(|first| first == PAGER) {
+        return pager::main(std::env::args_os().skip(2));
     }
     let has = |option: &str| arguments.iter().any(|argument| argument == option);
     if has("--list") {
