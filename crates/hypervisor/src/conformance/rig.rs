@@ -251,6 +251,9 @@ fn logs(dir: &Path) -> LogFiles {
     }
 }
 
+/// Unique on the host, as names of instances are: suites run side by side, and control groups are named so.
 fn name_of(dir: &Path) -> String {
-    dir.file_name().unwrap().to_string_lossy().into_owned()
+    let parts: Vec<_> = dir.iter().rev().take(3).collect();
+    let parts = parts.into_iter().rev().map(|part| part.to_string_lossy());
+    parts.collect::<Vec<_>>().join("-").replace('.', "")
 }

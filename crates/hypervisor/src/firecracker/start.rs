@@ -3,8 +3,11 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::calls::Call;
 use super::driver::Shared;
@@ -15,6 +18,9 @@ use super::vm::{FirecrackerVm, clean_directory, last_words, open_run_dir};
 use crate::launch::{self, Network, Slot, Spec};
 use crate::machine::Ram;
 use crate::{ExitReason, Nic, VmmError};
+
+/// For an answer that a process gave before it ended.
+const LAST_ANSWER: Duration = Duration::from_millis(200);
 
 /// A machine whose process exists.
 pub(super) struct Spawned {
@@ -171,20 +177,7 @@ async fn make_calls(spawned: Spawned) -> Result<FirecrackerVm, VmmError> {
         deadline,
         _ram,
     } = spawned;
-    let ready = async {
-        let mut api = vm.api().await?;
-        for call in &calls {
-            api.run(call, deadline).await?;
-        }
-        Ok(())
-    };
-    let outcome = tokio::select! {
-        biased;
-        ready = tokio::time::timeout(deadline, ready) => {
-            ready.unwrap_or(Err(VmmError::Timeout { what: "the start of the VMM", after: deadline }))
-        }
-        reason = vm.process_ref().exited() => Err(VmmError::Exited { reason, stderr: String::new() }),
-    };
+    let outcome = calls_or_end(&vm, &calls, deadline).await;
     let Err(error) = outcome else { return Ok(vm) };
     let said = last_words(vm.run_dir(), vm.record());
     let ended = vm.destroy().await;
@@ -196,6 +189,36 @@ async fn make_calls(spawned: Spawned) -> Result<FirecrackerVm, VmmError> {
         },
         (error, _) => error,
     })
+}
+
+/// Makes the calls one after the other, unless the process ends before they are done.
+async fn calls_or_end(
+    vm: &FirecrackerVm,
+    calls: &[Call],
+    deadline: Duration,
+) -> Result<(), VmmError> {
+    let made = async {
+        let mut api = vm.api().await?;
+        for call in calls {
+            api.run(call, deadline).await?;
+        }
+        Ok(())
+    };
+    let mut made = pin!(timeout(deadline, made));
+    tokio::select! {
+        biased;
+        made = &mut made => made.unwrap_or(Err(VmmError::Timeout {
+            what: "the start of the VMM",
+            after: deadline,
+        })),
+        reason = vm.process_ref().exited() => {
+            // It ends when a load fails, and its answer with the reason may still be on its way.
+            match timeout(LAST_ANSWER, made).await {
+                Ok(Ok(Err(refused @ VmmError::Refused { .. }))) => Err(refused),
+                Ok(_) | Err(_) => Err(ended(reason)),
+            }
+        }
+    }
 }
 
 fn with_log(error: VmmError, run_dir: &Path, record: &crate::machine::Record) -> VmmError {

@@ -58,12 +58,11 @@ impl RunDir {
 
     /// One of the VMM's own files, by a path of any length.
     fn inside(&self, name: &str) -> PathBuf {
-        PathBuf::from(match &self.inside {
-            Inside::Directory(directory) => {
-                format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())
-            }
-            Inside::RootOf(pid) => format!("/proc/{pid}/root/{name}"),
-        })
+        let directory = match &self.inside {
+            Inside::Directory(directory) => format!("/proc/self/fd/{}", directory.as_raw_fd()),
+            Inside::RootOf(pid) => format!("/proc/{pid}/root"),
+        };
+        PathBuf::from(directory).join(name)
     }
 
     /// Opens one of the VMM's own files for reading.
