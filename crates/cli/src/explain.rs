@@ -38,12 +38,36 @@ pub(crate) fn general(error: &ClientError) -> Option<String> {
         ClientError::Refused { status: 403, .. } => {
             "the token lacks a scope; `coppice token --help` says how to make another"
         }
-        ClientError::Refused { body, .. } if body.code == codes::AMBIGUOUS => {
-            "give more of the id, or the name; `coppice ps -a` shows both"
-        }
+        ClientError::Refused { body, .. } => code_hint(&body.code)?,
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+fn code_hint(code: &str) -> Option<&'static str> {
+    let hint = match code {
+        codes::AMBIGUOUS => "give more of the id, or the name; `coppice ps -a` shows both",
+        codes::PORT_IN_USE => {
+            "take another port of the host, or free this one: `coppice ps` and `coppice ingress ls` \
+             show ours, `ss -lntup` on the host those of programs"
+        }
+        codes::INSUFFICIENT_RESOURCES => {
+            "stop, put in standby or remove instances; `coppice stats` shows what runs and what it uses"
+        }
+        codes::HOSTNAME_IN_USE => {
+            "`coppice ingress ls` shows who has it; remove that one, or take another --hostname or --port"
+        }
+        codes::DOMAIN_NOT_ALLOWED => {
+            "put NAME.crt and NAME.key for this host name into the daemon's directory of \
+             certificates, by default /var/lib/coppice/certificates, and try again"
+        }
+        codes::INSTANCE_NOT_FOUND => {
+            "`coppice ps -a` lists instances; `--to '{instance}:PORT'` takes the name from the host name"
+        }
+        codes::DEPENDENCY_MISSING => "`coppice doctor` says what the host lacks, and how to get it",
+        _ => return None,
+    };
+    Some(hint)
 }
 
 /// What helps after an image could not be found.
@@ -53,6 +77,20 @@ pub(crate) fn image(name: &str, error: ClientError) -> Failure {
             .hint("`coppice image ls` lists images, `coppice image import` brings one in")
     } else {
         Failure::from(error)
+    }
+}
+
+/// What helps after something was refused to an ingress.
+pub(crate) fn ingress(name: &str, error: ClientError) -> Failure {
+    match error.code() {
+        Some(codes::NOT_FOUND) => missing(name, &error)
+            .hint("`coppice ingress ls` lists ingresses by name, `coppice ingress create` makes one"),
+        Some(codes::AMBIGUOUS) => Failure::from(error)
+            .hint("give more of the id, or the name; `coppice ingress ls` shows the names"),
+        Some(codes::ALREADY_EXISTS) => Failure::from(error).hint(format!(
+            "`coppice ingress inspect {name}` shows the other one, `coppice ingress rm {name}` removes it"
+        )),
+        _ => Failure::from(error),
     }
 }
 

@@ -7,11 +7,15 @@ mod args;
 
 mod settings;
 
+mod sheet;
+
 mod commands;
 
 mod explain;
 
 mod failure;
+
+mod ports;
 
 mod printer;
 

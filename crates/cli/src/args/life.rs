@@ -1,8 +1,9 @@
 //! Arguments of commands that move instances between states.
 
 use api::instances::InstanceState;
-use clap::{ArgGroup, Args};
+use clap::Args;
 
+use super::ChangedNetworkArgs;
 use crate::words::{Pair, parse_pair};
 
 #[derive(Debug, Args)]
@@ -26,9 +27,8 @@ pub(crate) struct StartArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(group(
-    ArgGroup::new("change").required(true).multiple(true).args(["env", "tags", "no_tags", "ttl"])
-))]
+#[command(after_help = "\
+What is given about the network holds at once. Ports, blocks and names replace those it has.")]
 pub(crate) struct UpdateArgs {
     /// Instances
     #[arg(required = true, value_name = "INSTANCE")]
@@ -45,6 +45,11 @@ pub(crate) struct UpdateArgs {
     /// Remove it after this time from now, such as 90s or 1h30m; 0s for never
     #[arg(long, value_name = "DURATION")]
     pub(crate) ttl: Option<String>,
+    #[command(flatten)]
+    pub(crate) network: ChangedNetworkArgs,
+    /// Take all published ports back
+    #[arg(long, conflicts_with = "publish", help_heading = "Network")]
+    pub(crate) no_publish: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 use api::instances::PostFork;
 use clap::{Args, ValueEnum};
 
+use super::{ChangedNetworkArgs, NewNetworkArgs};
 use crate::words::{Pair, parse_pair};
 
 #[derive(Debug, Args)]
@@ -48,6 +49,8 @@ pub(crate) struct CreateArgs {
     pub(crate) skip_guest_agent: bool,
     #[command(flatten)]
     pub(crate) post_fork: PostForkArgs,
+    #[command(flatten)]
+    pub(crate) network: NewNetworkArgs,
 }
 
 /// What copies run to become machines of their own.
@@ -81,6 +84,9 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Each copy has an address of its own. It may do on the network what its source may, unless something
+else is said here; ports of the host stay with the source.")]
 pub(crate) struct ForkArgs {
     /// Instance to copy
     #[arg(value_name = "INSTANCE")]
@@ -120,6 +126,8 @@ pub(crate) struct ForkArgs {
     pub(crate) tags: Vec<Pair>,
     #[command(flatten)]
     pub(crate) post_fork: PostForkArgs,
+    #[command(flatten)]
+    pub(crate) network: ChangedNetworkArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,11 +4,15 @@ mod guest;
 
 mod image;
 
+mod ingress;
+
 mod life;
 
 mod look;
 
 mod make;
+
+mod network;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,9 +21,11 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use guest::{CpArgs, ExecArgs, LogSourceArg, LogsArgs};
 pub(crate) use image::{ImageCommand, ImageImportArgs, ImageRmArgs};
+pub(crate) use ingress::{IngressCommand, IngressCreateArgs, IngressesArgs};
 pub(crate) use life::{InstancesArgs, RmArgs, StartArgs, UpdateArgs, WaitArgs};
 pub(crate) use look::{InspectArgs, PsArgs, StatsArgs, TreeArgs};
 pub(crate) use make::{CreateArgs, ForkArgs, RunArgs, TargetArg};
+pub(crate) use network::{ChangedNetworkArgs, EgressArg, NetworkArgs, NewNetworkArgs};
 
 const AFTER_HELP: &str = "\
 Instances are given by name, id, or the beginning of an id.
@@ -92,7 +98,7 @@ pub(crate) enum RemoteCommand {
     Start(StartArgs),
     /// Shut instances down
     Stop(InstancesArgs),
-    /// Change labels, time to live and variables of instances
+    /// Change labels, time to live, variables and reach of instances
     Update(UpdateArgs),
     /// Save the memory of instances and free their host
     Standby(InstancesArgs),
@@ -115,6 +121,9 @@ pub(crate) enum RemoteCommand {
     /// Bring in, list and remove images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Lead requests for host names to instances
+    #[command(subcommand)]
+    Ingress(IngressCommand),
 }
 
 /// What needs no server, and must work when its address makes no sense.

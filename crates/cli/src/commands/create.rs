@@ -3,6 +3,7 @@
 use api::client::Client;
 use api::instances::{CreateInstanceRequest, Instance};
 
+use super::network;
 use crate::args::CreateArgs;
 use crate::explain;
 use crate::failure::Failure;
@@ -37,7 +38,8 @@ pub(super) async fn send(
 /// server.
 pub(super) fn request(args: CreateArgs) -> Result<CreateInstanceRequest, Failure> {
     let env = words::env(&args.env, |name| Here.variable(name))?;
-    let tags = words::tags(&args.tags)?;
+    let group = args.network.policy.group.clone();
+    let tags = network::labelled(words::tags(&args.tags)?, group)?;
     let name = match args.name {
         Some(name) => name,
         None => words::name_for_image(&args.image)?,
@@ -51,7 +53,7 @@ pub(super) fn request(args: CreateArgs) -> Result<CreateInstanceRequest, Failure
         vcpus: args.cpus,
         env: (!env.is_empty()).then_some(env),
         tags: (!tags.is_empty()).then_some(tags),
-        network: None,
+        network: network::of_new(args.network)?,
         hypervisor: args.hypervisor,
         ttl: args.ttl,
         expires_at: None,

@@ -1,8 +1,10 @@
 //! `fork`: copies of an instance, memory included.
 
 use api::client::Client;
-use api::instances::{ForkManyResponse, ForkRequest, ForkTarget, Instance};
+use api::instances::{ForkManyResponse, ForkRequest, ForkTarget};
 
+use super::find;
+use super::network::{self, Regroup};
 use crate::args::{ForkArgs, TargetArg};
 use crate::explain::{self, Deed};
 use crate::failure::Failure;
@@ -40,11 +42,19 @@ pub(crate) async fn fork(
 async fn request(client: &Client, args: ForkArgs) -> Result<ForkRequest, Failure> {
     let env = words::env(&args.env, |name| Here.variable(name))?;
     let tags = words::tags(&args.tags)?;
-    let name = match args.name.or(args.name_flag) {
+    let given = (!tags.is_empty()).then_some(tags);
+    let regroup = Regroup::of(&args.network);
+    let name = args.name.or(args.name_flag);
+    let source = match name.is_none() || regroup.needs_present(given.as_ref()) {
+        true => Some(find(client, &args.source).await?),
+        false => None,
+    };
+    let name = match name {
         Some(name) => name,
         // The source may be given by id, which makes no good name.
-        None => words::name_like(&find(client, &args.source).await?.name)?,
+        None => words::name_like(source.as_ref().map_or("", |source| &source.name))?,
     };
+    let present = source.map(|source| source.tags).unwrap_or_default();
     let template_id = match &args.template {
         Some(template) => Some(find(client, template).await?.id),
         None => None,
@@ -61,17 +71,10 @@ async fn request(client: &Client, args: ForkArgs) -> Result<ForkRequest, Failure
         share_memory: args.share_memory,
         template_id,
         env: (!env.is_empty()).then_some(env),
-        tags: (!tags.is_empty()).then_some(tags),
+        tags: regroup.labels(given.as_ref(), &present)?,
         post_fork: args.post_fork.hook(),
-        network: None,
+        network: network::of_changed(args.network, false)?,
     })
-}
-
-async fn find(client: &Client, name: &str) -> Result<Instance, Failure> {
-    match client.get_instance(name).await {
-        Ok(instance) => Ok(instance),
-        Err(error) => Err(explain::instance(client, name, Deed::Look, error).await),
-    }
 }
 
 /// Names of the forks to stdout, failures to stderr; any failure shows in the

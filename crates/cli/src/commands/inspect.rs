@@ -1,17 +1,15 @@
 //! `inspect`: all that is known of instances.
 
 use api::client::Client;
-use api::instances::{Instance, InstanceState};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use api::instances::{EgressMode, Instance, InstanceState};
 
+use super::network::GROUP_TAG;
 use crate::args::InspectArgs;
 use crate::explain::{self, Deed};
 use crate::failure::Failure;
+use crate::ports;
 use crate::printer::Printer;
-
-/// Width of the names of fields.
-const LABEL_WIDTH: usize = 14;
+use crate::sheet::Sheet;
 
 pub(crate) async fn inspect(
     client: &Client,
@@ -41,7 +39,7 @@ fn describe(instance: &Instance, show_env: bool) -> String {
     sheet.row("memory", &instance.size);
     sheet.row("processors", &instance.vcpus.to_string());
     sheet.row("disk", &instance.overlay_size);
-    sheet.row("network", &network(instance));
+    network(&mut sheet, instance);
     sheet.row("memory from", &origin(instance));
     if instance.state == InstanceState::Template || instance.fork_count > 0 {
         let locked = if instance.mem_locked { ", locked" } else { "" };
@@ -66,7 +64,7 @@ fn describe(instance: &Instance, show_env: bool) -> String {
         let value = if show_env { value } else { "…" };
         sheet.row("env", &format!("{key}={value}"));
     }
-    sheet.text
+    sheet.into_text()
 }
 
 fn state(instance: &Instance) -> String {
@@ -76,11 +74,50 @@ fn state(instance: &Instance) -> String {
     }
 }
 
-fn network(instance: &Instance) -> String {
-    match (&instance.network.ip, instance.network.enabled) {
-        (Some(ip), true) => ip.clone(),
-        (None, true) => "enabled, no address yet".to_owned(),
-        (_, false) => "none".to_owned(),
+fn network(sheet: &mut Sheet, instance: &Instance) {
+    let network = &instance.network;
+    if !network.enabled {
+        sheet.row("network", "none");
+        return;
+    }
+    sheet.row(
+        "network",
+        network
+            .ip
+            .as_deref()
+            .unwrap_or("no address while it has no VMM"),
+    );
+    if let Some(group) = instance
+        .tags
+        .get(GROUP_TAG)
+        .filter(|group| !group.is_empty())
+    {
+        sheet.row("group", group);
+    }
+    for port in &network.publish {
+        sheet.row("published", &ports::shown(port));
+    }
+    if let Some(egress) = &network.egress {
+        let mode = match egress.mode {
+            EgressMode::Open => "open, private networks excepted",
+            EgressMode::None => "none",
+            EgressMode::AllowList => "allow-list",
+        };
+        sheet.row("egress", mode);
+        for entry in egress.cidrs.iter().chain(&egress.domains) {
+            sheet.row("egress to", entry);
+        }
+    }
+    for block in &network.allow {
+        sheet.row("allowed", block);
+    }
+    for (label, rate) in [
+        ("upload", &network.bandwidth_upload),
+        ("download", &network.bandwidth_download),
+    ] {
+        if let Some(rate) = rate {
+            sheet.row(label, &format!("{rate} at most"));
+        }
     }
 }
 
@@ -93,28 +130,4 @@ fn origin(instance: &Instance) -> String {
         text.push_str(&format!(", of template {parent}"));
     }
     text
-}
-
-/// Lines of a name and a value.
-#[derive(Default)]
-struct Sheet {
-    text: String,
-}
-
-impl Sheet {
-    fn row(&mut self, label: &str, value: &str) {
-        if !self.text.is_empty() {
-            self.text.push('\n');
-        }
-        self.text.push_str(&format!("{label:<LABEL_WIDTH$}{value}"));
-    }
-
-    fn time(&mut self, label: &str, time: Option<OffsetDateTime>) {
-        let written = time
-            .and_then(|time| time.replace_nanosecond(0).ok())
-            .and_then(|time| time.format(&Rfc3339).ok());
-        if let Some(written) = written {
-            self.row(label, &written);
-        }
-    }
 }

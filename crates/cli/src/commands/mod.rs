@@ -17,9 +17,13 @@ mod fork;
 
 mod image;
 
+mod ingress;
+
 mod inspect;
 
 mod logs;
+
+mod network;
 
 mod ps;
 
@@ -40,8 +44,10 @@ mod wait;
 use std::process::ExitCode;
 
 use api::client::Client;
+use api::instances::Instance;
 
-use crate::args::{Cli, Command, ImageCommand, LocalCommand, RemoteCommand};
+use crate::args::{Cli, Command, ImageCommand, IngressCommand, LocalCommand, RemoteCommand};
+use crate::explain::{self, Deed};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{Here, Settings};
@@ -101,6 +107,22 @@ async fn remote(
         C::Image(ImageCommand::Import(args)) => image::import::import(client, printer, args).await,
         C::Image(ImageCommand::Ls) => image::ls::ls(client, printer).await,
         C::Image(ImageCommand::Rm(args)) => image::rm::rm(client, printer, args).await,
+        C::Ingress(IngressCommand::Create(args)) => {
+            ingress::create::create(client, printer, args).await
+        }
+        C::Ingress(IngressCommand::Ls) => ingress::ls::ls(client, printer).await,
+        C::Ingress(IngressCommand::Inspect(args)) => {
+            ingress::inspect::inspect(client, printer, args).await
+        }
+        C::Ingress(IngressCommand::Rm(args)) => ingress::rm::rm(client, printer, args).await,
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An instance by name or id.
+async fn find(client: &Client, name: &str) -> Result<Instance, Failure> {
+    match client.get_instance(name).await {
+        Ok(instance) => Ok(instance),
+        Err(error) => Err(explain::instance(client, name, Deed::Look, error).await),
+    }
 }

@@ -12,7 +12,7 @@ use crate::explain::{self, Deed};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::table::{self, Align};
-use crate::{units, words};
+use crate::{ports, units, words};
 
 /// As much of an id as is shown; the beginning of an id is enough everywhere.
 const ID_SHOWN: usize = 12;
@@ -100,10 +100,12 @@ fn instance_table(instances: &[Instance], names: &Names, now: OffsetDateTime) ->
             ("ID", Align::Left),
             ("IMAGE", Align::Left),
             ("STATE", Align::Left),
+            ("ADDRESS", Align::Left),
             ("MEMORY", Align::Right),
             ("FORKS", Align::Right),
             ("PARENT", Align::Left),
             ("AGE", Align::Left),
+            ("PORTS", Align::Left),
         ],
         instances.iter().map(|instance| {
             [
@@ -111,6 +113,7 @@ fn instance_table(instances: &[Instance], names: &Names, now: OffsetDateTime) ->
                 short(&instance.id),
                 instance.image.clone(),
                 instance.state.to_string(),
+                instance.network.ip.clone().unwrap_or_default(),
                 instance.size.clone(),
                 match instance.fork_count {
                     0 => String::new(),
@@ -118,9 +121,19 @@ fn instance_table(instances: &[Instance], names: &Names, now: OffsetDateTime) ->
                 },
                 names.parent(instance),
                 units::age(instance.created_at, now),
+                open_ports(instance),
             ]
         }),
     )
+}
+
+/// Ports of the host that lead to an instance now; they are open while it has an address.
+fn open_ports(instance: &Instance) -> String {
+    if instance.network.ip.is_none() {
+        return String::new();
+    }
+    let ports: Vec<String> = instance.network.publish.iter().map(ports::shown).collect();
+    ports.join(", ")
 }
 
 fn memory_table(rows: &[Measured], names: &Names) -> String {

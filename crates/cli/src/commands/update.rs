@@ -1,8 +1,11 @@
 //! `update`: change what can be changed of an instance in any state.
 
+use std::collections::BTreeMap;
+
 use api::client::Client;
 use api::instances::UpdateInstanceRequest;
 
+use super::network::{self, Regroup};
 use crate::args::UpdateArgs;
 use crate::explain::{self, Deed};
 use crate::failure::Failure;
@@ -17,14 +20,25 @@ pub(crate) async fn update(
 ) -> Result<(), Failure> {
     let env = words::env(&args.env, |name| Here.variable(name))?;
     let tags = words::tags(&args.tags)?;
-    let request = UpdateInstanceRequest {
+    let given = (args.no_tags || !tags.is_empty()).then_some(tags);
+    let regroup = Regroup::of(&args.network);
+    let mut request = UpdateInstanceRequest {
         ttl: args.ttl,
         expires_at: None,
-        tags: (args.no_tags || !tags.is_empty()).then_some(tags),
+        tags: None,
         env: (!env.is_empty()).then_some(env),
-        network: None,
+        network: network::of_changed(args.network, args.no_publish)?,
     };
+    if given.is_none() && regroup == Regroup::Stay && request == UpdateInstanceRequest::default() {
+        return Err(Failure::usage("nothing is given that is to change")
+            .hint("`coppice update --help` lists what can be changed"));
+    }
     for name in &args.instances {
+        let present = match regroup.needs_present(given.as_ref()) {
+            true => super::find(client, name).await?.tags,
+            false => BTreeMap::new(),
+        };
+        request.tags = regroup.labels(given.as_ref(), &present)?;
         match client.update_instance(name, &request).await {
             Ok(instance) => printer.show(&instance, |instance| instance.name.clone())?,
             Err(error) => return Err(explain::instance(client, name, Deed::Look, error).await),

@@ -40,6 +40,12 @@ fn every_command_explains_itself() {
             &["image", command, "--help"],
         );
     }
+    for command in ["create", "ls", "inspect", "rm"] {
+        check(
+            &format!("help-ingress-{command}"),
+            &["ingress", command, "--help"],
+        );
+    }
 }
 
 #[test]
@@ -60,7 +66,13 @@ fn completions_name_the_commands() {
             .expect("it starts");
         assert!(output.status.success());
         let script = String::from_utf8(output.stdout).expect("UTF-8");
-        for word in ["standby", "promote", "--share-memory"] {
+        for word in [
+            "standby",
+            "promote",
+            "ingress",
+            "--share-memory",
+            "--publish",
+        ] {
             let word = word.trim_start_matches("--");
             assert!(script.contains(word), "{shell} lacks {word}");
         }

@@ -16,8 +16,12 @@ mod help;
 
 mod images;
 
+mod ingress;
+
 mod life;
 
 mod lists;
 
 mod logs;
+
+mod network;
