@@ -9,6 +9,7 @@ mod first_exec;
 mod footprint;
 mod http;
 mod lab;
+mod network;
 mod pause;
 mod procfs;
 mod records;
@@ -41,15 +42,16 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> anyhow::Result<()> {
         // On a real disk: the system's temporary directory is in memory on many hosts.
         let parent = &workspace.target_dir;
         let mut report = Report::new(quick);
-        // Where the product is held against its VMM, nothing may be prepared.
-        for (flags, shipped) in [(&["--warm-forks", "0"][..], false), (&[], true)] {
+        network::measure_parts(workspace, quick, &mut report)?;
+        for kind in [Kind::Bare, Kind::Connected, Kind::Shipped] {
+            let flags = kind.flags();
             let daemon = PrivateDaemon::start(&programs, &assets, parent, flags).await?;
             let measured = async {
                 let lab = Lab::open(&daemon, &archive, quick).await?;
-                if shipped {
-                    first_exec::as_shipped(&lab, &mut report).await
-                } else {
-                    measure(&lab, &mut report).await
+                match kind {
+                    Kind::Bare => measure(&lab, &mut report).await,
+                    Kind::Connected => network::measure_forks(&lab, &mut report).await,
+                    Kind::Shipped => first_exec::as_shipped(&lab, &mut report).await,
                 }
             };
             let measured = measured.await;
@@ -67,6 +69,27 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// What is measured of a daemon.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Held against its VMM by hand: nothing prepared, nothing connected.
+    Bare,
+    /// What the network adds.
+    Connected,
+    /// With its defaults.
+    Shipped,
+}
+
+impl Kind {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Bare => &["--warm-forks", "0", "--network", "off"],
+            Self::Connected => &["--warm-forks", "0"],
+            Self::Shipped => &[],
+        }
+    }
 }
 
 async fn measure(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {

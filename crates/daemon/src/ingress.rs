@@ -63,6 +63,11 @@ impl Ingresses {
         self.edge.ingresses().await
     }
 
+    /// Numbers of the edge in the Prometheus text format; empty while it cannot be asked.
+    pub async fn metrics(&self) -> String {
+        self.edge.metrics().await
+    }
+
     /// By id, name or unique id prefix.
     pub async fn find(&self, key: &str) -> Result<IngressRecord, IngressError> {
         find(self.list().await, key)

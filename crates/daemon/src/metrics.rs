@@ -20,6 +20,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     describe_histogram!("coppice_operation_seconds", "Time an operation took");
     describe_histogram!("coppice_phase_seconds", "Time a part of an operation took");
     describe_gauge!("coppice_instances", "Instances by state");
+    describe_gauge!("coppice_network_slots", "Slots of the network");
     describe_counter!(
         "coppice_warm_forks_total",
         "Forks prepared ahead, by what became of them"
@@ -64,6 +65,20 @@ pub(crate) fn instances(count: impl Fn(State) -> u64) {
         // Counts of instances are far below 2^52, where f64 would round.
         #[expect(clippy::cast_precision_loss, reason = "counts are small")]
         gauge!("coppice_instances", "state" => state.as_str()).set(count(state) as f64);
+    }
+}
+
+/// How full the network is.
+pub(crate) fn slots(usage: network::Usage) {
+    let states = [
+        ("in_use", usage.in_use),
+        ("ready", usage.ready),
+        ("capacity", usage.capacity),
+    ];
+    for (state, count) in states {
+        // A pool has far fewer than 2^52 addresses.
+        #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+        gauge!("coppice_network_slots", "state" => state).set(count as f64);
     }
 }
 

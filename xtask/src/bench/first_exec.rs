@@ -1,5 +1,5 @@
-//! One fork: from the request to the first answered command. Measured twice: with nothing prepared, which
-//! shows what the product adds to its VMM, and as shipped, with a warm fork ready.
+//! One fork: from the request to the first answered command. Measured twice: with nothing prepared and
+//! nothing connected, which shows what the product adds to its VMM, and as shipped, with a warm fork ready.
 
 use std::time::{Duration, Instant};
 
@@ -25,73 +25,17 @@ const WARM_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two looks whether it is.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Nothing is prepared.
+/// Nothing is prepared: both ways in turn.
 pub(super) async fn unprepared(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {
     println!("one fork to its first exec, nothing prepared");
-    let times = take_turns(lab, async || fork(lab).await).await?;
-    report.ratio(
-        "unprepared fork → first exec, by hand",
-        "ms",
-        &times.ours,
-        &times.by_hand,
-        BY_HAND_BOUND,
-    );
-    Ok(())
-}
-
-/// A daemon with its defaults, whose template is not forked faster than warm forks grow.
-pub(super) async fn as_shipped(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {
-    println!("one fork to its first exec, as shipped");
-    let ours = async || {
-        wait_for_warmth(lab).await?;
-        fork(lab).await
-    };
-    let times = take_turns(lab, ours).await?;
-    let Times {
-        ours,
-        by_hand,
-        boots,
-    } = &times;
-    report.ratio(
-        "fork → first exec, by hand",
-        "ms",
-        ours,
-        by_hand,
-        BY_HAND_BOUND,
-    );
-    report.ratio(
-        "fork → first exec, cold boot",
-        "ms",
-        ours,
-        boots,
-        BOOT_BOUND,
-    );
-    Ok(())
-}
-
-/// In ms.
-struct Times {
-    ours: Vec<f64>,
-    by_hand: Vec<f64>,
-    boots: Vec<f64>,
-}
-
-/// Both ways in turn, with a cold boot now and then.
-async fn take_turns(
-    lab: &Lab<'_>,
-    fork: impl AsyncFn() -> anyhow::Result<f64>,
-) -> anyhow::Result<Times> {
     let recipe = Recipe::of(lab)?;
-    let (mut ours, mut by_hand, mut boots) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
     // The first round warms caches on both sides and does not count.
     for round in 0..=lab.samples(20, 7) {
-        if round % BOOT_EVERY == 0 {
-            boots.push(boot(lab).await?);
-        }
         // Whoever comes second finds what the first has left: take turns.
         for first in [round % 2 == 0, round % 2 != 0] {
             let (took, samples) = if first {
-                (fork().await?, &mut ours)
+                (fork(lab).await?, &mut ours)
             } else {
                 (hand(lab, &recipe).await?, &mut by_hand)
             };
@@ -100,14 +44,42 @@ async fn take_turns(
             }
         }
     }
-    Ok(Times {
-        ours,
-        by_hand,
-        boots,
-    })
+    report.ratio(
+        "unprepared fork → first exec, by hand",
+        "ms",
+        &ours,
+        &by_hand,
+        BY_HAND_BOUND,
+    );
+    Ok(())
 }
 
-/// Until the template has a fork ready; the reference is not disturbed by its making either.
+/// A daemon with its defaults, whose template is not forked faster than warm forks grow; with a cold
+/// boot now and then.
+pub(super) async fn as_shipped(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {
+    println!("one fork to its first exec, as shipped");
+    let (mut ours, mut boots) = (Vec::new(), Vec::new());
+    for round in 0..=lab.samples(20, 7) {
+        if round % BOOT_EVERY == 0 {
+            boots.push(boot(lab).await?);
+        }
+        wait_for_warmth(lab).await?;
+        let took = fork(lab).await?;
+        if round > 0 {
+            ours.push(took);
+        }
+    }
+    report.ratio(
+        "fork → first exec, cold boot",
+        "ms",
+        &ours,
+        &boots,
+        BOOT_BOUND,
+    );
+    Ok(())
+}
+
+/// Until the template has a fork ready, which is not made while something is measured.
 async fn wait_for_warmth(lab: &Lab<'_>) -> anyhow::Result<()> {
     let ready = async {
         loop {

@@ -9,8 +9,8 @@ use api::client::{Client, ExecEvent};
 use api::exec::ExecStart;
 use api::images::ImportImageQuery;
 use api::instances::{
-    CreateInstanceRequest, DeleteInstanceQuery, ForkRequest, ForkTarget, Instance, StandbyRequest,
-    WaitQuery,
+    CreateInstanceRequest, DeleteInstanceQuery, ForkRequest, ForkTarget, Instance, NetworkRequest,
+    StandbyRequest, WaitQuery,
 };
 
 use crate::private_daemon::PrivateDaemon;
@@ -65,6 +65,21 @@ impl<'a> Lab<'a> {
     /// How many samples to take.
     pub(super) fn samples(&self, full: u32, quick: u32) -> u32 {
         if self.quick { quick } else { full }
+    }
+
+    /// A template that has run a command.
+    pub(super) async fn template_of(
+        &self,
+        name: &str,
+        connected: bool,
+        command: &[&str],
+    ) -> anyhow::Result<Instance> {
+        let source = boot_with(&self.client, name, connected).await?;
+        exec(&self.client, &source.id, command).await?;
+        self.client
+            .standby(&source.id, &StandbyRequest::default())
+            .await?;
+        Ok(self.client.promote_template(&source.id).await?)
     }
 
     /// Boots a machine and waits until it runs.
@@ -125,11 +140,19 @@ pub(super) fn named(name: &str) -> ForkRequest {
 }
 
 async fn boot(client: &Client, name: &str) -> anyhow::Result<Instance> {
+    boot_with(client, name, true).await
+}
+
+async fn boot_with(client: &Client, name: &str, connected: bool) -> anyhow::Result<Instance> {
     let request = CreateInstanceRequest {
         name: name.to_owned(),
         image: IMAGE.to_owned(),
         size: Some(GUEST_RAM.to_owned()),
         vcpus: Some(1),
+        network: (!connected).then(|| NetworkRequest {
+            enabled: Some(false),
+            ..NetworkRequest::default()
+        }),
         ..CreateInstanceRequest::default()
     };
     let instance = client.create_instance(&request).await?;

@@ -96,6 +96,21 @@ impl Edge {
         self.live.lock().await.ingresses.clone()
     }
 
+    /// Its numbers in the Prometheus text format; empty while it cannot be asked.
+    pub async fn metrics(&self) -> String {
+        if !*self.needed.borrow() {
+            return String::new();
+        }
+        let client = Client::new(self.start.place.socket());
+        match client.metrics().await {
+            Ok(report) => report.prometheus(),
+            Err(error) => {
+                warn!(why = %chain(&error), "no metrics of the edge");
+                String::new()
+            }
+        }
+    }
+
     /// Changes the ingresses; `keep` records the change once it is live, and takes it back when
     /// it cannot be recorded.
     pub async fn change_ingresses(

@@ -87,8 +87,12 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
         };
         listed.iter().filter(known).count() as u64
     });
-    Ok((
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        app.metrics.render(),
-    ))
+    if let Networking::Ready(network) = app.instances.network() {
+        crate::metrics::slots(network.usage());
+    }
+    let mut text = app.metrics.render();
+    if let Some(ingresses) = &app.ingresses {
+        text.push_str(&ingresses.metrics().await);
+    }
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }

@@ -5,12 +5,13 @@ use axum::Json;
 use axum::extract::State;
 use futures::{StreamExt as _, stream};
 use hypervisor::{MemoryUse, Vm, VmmError};
+use network::{Slot, Traffic};
 
 use super::App;
 use super::error::ApiError;
 use super::extract::Key;
 use super::instances::view;
-use crate::instances::{Listed, OpError, View};
+use crate::instances::{Listed, Networking, OpError, View};
 
 /// Processes whose page tables are read at one time: each costs a few milliseconds of CPU.
 const PARALLEL_REPORTS: usize = 4;
@@ -31,14 +32,15 @@ pub(crate) async fn stats(
     };
     let allocated = view.record.spec.size.bytes();
     let usage = memory.unwrap_or_default();
+    let traffic = traffic(&app, &view).await;
     Ok(Json(InstanceStats {
         instance_id: view.record.id.to_string(),
         instance_name: view.record.name.to_string(),
         cpu_seconds: usage.cpu_seconds,
         memory_rss_bytes: usage.rss_bytes,
         memory_vms_bytes: usage.vms_bytes,
-        network_rx_bytes: 0,
-        network_tx_bytes: 0,
+        network_rx_bytes: traffic.rx_bytes,
+        network_tx_bytes: traffic.tx_bytes,
         allocated_vcpus: view.record.spec.vcpus,
         allocated_memory_bytes: allocated,
         memory_utilization_ratio: (allocated > 0).then(|| ratio(usage.rss_bytes, allocated)),
@@ -92,6 +94,15 @@ async fn template_stats(app: &App, template: &View) -> Result<TemplateStats, Api
         warm_forks,
         warm_private_bytes,
     })
+}
+
+/// What passed its slot; nothing for a machine that has none, or has just lost it.
+async fn traffic(app: &App, view: &View) -> Traffic {
+    let (Some(lease), Networking::Ready(network)) = (view.record.lease, app.instances.network())
+    else {
+        return Traffic::default();
+    };
+    network.traffic(Slot(lease.slot)).await.unwrap_or_default()
 }
 
 async fn memory_use(view: &View) -> Result<Option<MemoryUse>, VmmError> {

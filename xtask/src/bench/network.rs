@@ -1,0 +1,149 @@
+//! The network: slots, forks that are connected, and requests through ingress.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Context;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::lab::{Lab, named};
+use super::report::Report;
+use super::samples::ms;
+use crate::process;
+use crate::workspace::Workspace;
+
+/// A prepared slot, ms.
+const TAKE_BOUND_MS: f64 = 2.0;
+
+/// A fork with a network against one without.
+const CONNECTED_BOUND: f64 = 1.15;
+
+/// Half the requests per second of none in between: twice the time of each.
+const DIRECT_BOUND: f64 = 1.0 / 0.5;
+
+/// Against Debian's nginx.
+const NGINX_BOUND: f64 = 1.0 / 0.7;
+
+/// Where the guests' web server listens.
+const WEB: u16 = 8080;
+
+/// What the programs of the crates measure by themselves.
+pub(super) fn measure_parts(
+    workspace: &Workspace,
+    quick: bool,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    println!("slots of the network");
+    let slots = build(workspace, "network", "slot_speed", &["fake"])?;
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "--mount"])
+        .arg(slots)
+        .arg(if quick { "5" } else { "20" });
+    let figures = last_line(&mut command)?;
+    for (what, name) in [
+        ("taking a slot, p50", "take"),
+        ("giving it back, p50", "give_back"),
+    ] {
+        let p50 = number(&figures, &[name, "p50"])? / 1e3;
+        report.at_most(what, "ms", &[p50], TAKE_BOUND_MS);
+    }
+    println!("requests through ingress");
+    let ingress = build(workspace, "edge", "ingress_bench", &[])?;
+    let rounds = if quick { "1" } else { "5" };
+    let figures = last_line(Command::new(ingress).args(["--rounds", rounds]))?;
+    let microseconds = |way: &str| Ok::<_, anyhow::Error>(1e6 / number(&figures, &[way])?);
+    let edge = microseconds("edge_per_s")?;
+    report.ratio(
+        "a request through ingress, direct",
+        "µs",
+        &[edge],
+        &[microseconds("direct_per_s")?],
+        DIRECT_BOUND,
+    );
+    if figures.get("nginx_per_s").is_some() {
+        report.ratio(
+            "a request through ingress, nginx",
+            "µs",
+            &[edge],
+            &[microseconds("nginx_per_s")?],
+            NGINX_BOUND,
+        );
+    } else {
+        println!("    skipped: nginx is not installed: apt-get install nginx-light");
+    }
+    Ok(())
+}
+
+/// A fork that answers a command, against one that has accepted a connection before.
+pub(super) async fn measure_forks(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {
+    println!("a fork on the network");
+    let alone = lab.template_of("alone", false, &["true"]).await?;
+    let server = ["busybox", "httpd", "-p", "8080", "-h", "/"];
+    let connected = lab.template_of("connected", true, &server).await?;
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 0..=lab.samples(20, 7) {
+        for first in [round % 2 == 0, round % 2 != 0] {
+            let (source, samples) = if first {
+                (&connected, &mut with)
+            } else {
+                (&alone, &mut without)
+            };
+            let began = Instant::now();
+            let fork = lab.client.fork(&source.id, &named("net")).await?;
+            if let Some(ip) = &fork.network.ip {
+                let connection = TcpStream::connect((ip.as_str(), WEB)).await;
+                drop(connection.context("a fork that is running is not reached")?);
+            }
+            lab.exec(&fork.id, &["true"]).await?;
+            let took = ms(began.elapsed());
+            lab.remove(&fork.id).await?;
+            if round > 0 {
+                samples.push(took);
+            }
+        }
+    }
+    report.ratio(
+        "connected fork → reached, exec; not connected",
+        "ms",
+        &with,
+        &without,
+        CONNECTED_BOUND,
+    );
+    Ok(())
+}
+
+fn build(
+    workspace: &Workspace,
+    package: &str,
+    example: &str,
+    features: &[&str],
+) -> anyhow::Result<std::path::PathBuf> {
+    let mut cargo = process::cargo(workspace);
+    cargo.args([
+        "build",
+        "--release",
+        "--package",
+        package,
+        "--example",
+        example,
+    ]);
+    if !features.is_empty() {
+        cargo.args(["--features", &features.join(",")]);
+    }
+    process::run(&mut cargo)?;
+    Ok(workspace.target_dir.join("release/examples").join(example))
+}
+
+fn last_line(command: &mut Command) -> anyhow::Result<Value> {
+    let text = process::output(command)?;
+    let line = text.lines().last().context("no figures")?;
+    serde_json::from_str(line).with_context(|| format!("figures {line:?}"))
+}
+
+fn number(figures: &Value, path: &[&str]) -> anyhow::Result<f64> {
+    let found = path.iter().try_fold(figures, |at, key| at.get(key));
+    let number = found.and_then(Value::as_f64);
+    number.with_context(|| format!("no {} in {figures}", path.join(".")))
+}
