@@ -26,6 +26,8 @@ use crate::metrics::Gauge;
 const TLS_HANDSHAKE: u8 = 22;
 /// Requests at once on a connection with HTTP/2.
 const MAX_STREAMS: u32 = 128;
+/// Headers that hyper takes if nothing is said.
+const DEFAULT_HEADERS: usize = 100;
 /// hyper insists on room for this much of a request's head.
 const MIN_HEADER_BYTES: usize = 8 << 10;
 
@@ -129,10 +131,14 @@ where
         let client = Arc::clone(&client);
         async move { Ok::<_, Infallible>(exchange::answer(&client, request).await) }
     });
-    let connection = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    // hyper keeps its default number of headers on the stack and any other on the heap.
+    if limits.headers != DEFAULT_HEADERS {
+        builder.max_headers(limits.headers);
+    }
+    let connection = builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header())
-        .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes.max(MIN_HEADER_BYTES))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();

@@ -24,7 +24,7 @@ use crate::live::Edge;
 /// a request that crosses with that is lost.
 const MAX_IDLE: Duration = Duration::from_secs(4);
 /// For a connection whose answer is complete to be ready for the next request.
-const READY: Duration = Duration::from_secs(1);
+const READY: Duration = Duration::from_millis(20);
 
 /// Whom a connection leads to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -73,7 +73,7 @@ impl Pool {
         let connections = idle.get_mut(key)?;
         // The youngest first, so that those that are not needed grow old.
         while let Some(one) = connections.pop() {
-            if one.sender.is_ready() && one.since.elapsed() < MAX_IDLE {
+            if !one.sender.is_closed() && one.since.elapsed() < MAX_IDLE {
                 return Some(one.sender);
             }
         }
@@ -102,14 +102,22 @@ pub(super) struct Borrowed {
 
 impl Borrowed {
     /// An idle connection, or none.
-    pub(super) fn idle(edge: &Arc<Edge>, key: &Key) -> Option<Self> {
-        let sender = edge.pool().take(key)?;
-        Some(Self {
-            edge: Arc::clone(edge),
-            key: key.clone(),
-            sender,
-            reused: true,
-        })
+    pub(super) async fn idle(edge: &Arc<Edge>, key: &Key) -> Option<Self> {
+        loop {
+            let mut sender = edge.pool().take(key)?;
+            // As a rule it is ready; one that was given back just now may need a moment, and one
+            // whose last request is still being sent is of no use.
+            let ready =
+                sender.is_ready() || matches!(timeout(READY, sender.ready()).await, Ok(Ok(())));
+            if ready {
+                return Some(Self {
+                    edge: Arc::clone(edge),
+                    key: key.clone(),
+                    sender,
+                    reused: true,
+                });
+            }
+        }
     }
 
     /// A new connection.
@@ -134,7 +142,7 @@ impl Borrowed {
     }
 
     /// The request on it is over, its answer is complete.
-    pub(super) fn give_back(mut self) {
+    pub(super) fn give_back(self) {
         let most = self
             .edge
             .live()
@@ -142,15 +150,7 @@ impl Borrowed {
             .ingress
             .limits
             .idle_guest_connections;
-        if self.sender.is_ready() {
-            self.edge.pool().give(self.key, self.sender, most);
-            return;
-        }
-        tokio::spawn(async move {
-            if let Ok(Ok(())) = timeout(READY, self.sender.ready()).await {
-                self.edge.pool().give(self.key, self.sender, most);
-            }
-        });
+        self.edge.pool().give(self.key, self.sender, most);
     }
 }
 

@@ -72,6 +72,9 @@ struct Way<'a> {
 
 /// Gets a connection to the instance of this id or name, for a rule.
 pub(super) async fn reach(edge: &Arc<Edge>, rule: &Rule, name: &str) -> Result<Reached, Page> {
+    if let Some(reached) = at_once(edge, rule, name).await {
+        return Ok(reached);
+    }
     let mut way = Way {
         edge,
         rule,
@@ -80,7 +83,23 @@ pub(super) async fn reach(edge: &Arc<Edge>, rule: &Rule, name: &str) -> Result<R
         changes: edge.directory().subscribe(),
         held: None,
     };
-    way.go().await
+    // Boxed, so that the many requests that do not come here carry no room for it.
+    Box::pin(way.go()).await
+}
+
+/// The way of nearly all requests: the instance runs, and a connection to it is idle.
+async fn at_once(edge: &Arc<Edge>, rule: &Rule, name: &str) -> Option<Reached> {
+    let known = Arc::clone(edge.instances().find(name)?);
+    let Readiness::Ready(address) = readiness(&known, rule.target.port) else {
+        return None;
+    };
+    let key = Key::new(&known, address);
+    let connection = Borrowed::idle(edge, &key).await?;
+    Some(Reached {
+        known,
+        key,
+        connection,
+    })
 }
 
 impl Way<'_> {
@@ -124,10 +143,7 @@ impl Way<'_> {
 
     async fn connect(&self, known: &Arc<Known>, address: SocketAddr) -> io::Result<Reached> {
         let key = Key::new(known, address);
-        let connection = match Borrowed::idle(self.edge, &key) {
-            Some(connection) => connection,
-            None => Borrowed::open(self.edge, &key, known).await?,
-        };
+        let connection = Borrowed::open(self.edge, &key, known).await?;
         Ok(Reached {
             known: Arc::clone(known),
             key,
