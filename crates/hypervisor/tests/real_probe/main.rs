@@ -11,6 +11,7 @@ mod jails;
 mod paged;
 mod probe;
 mod qemu;
+mod speed;
 
 #[path = "../support/chosen.rs"]
 mod chosen;
@@ -82,7 +83,8 @@ fn names() -> impl Iterator<Item = String> {
 }
 
 async fn on_firecracker(chosen: &Chosen, assets: &Path) {
-    if !names().any(|name| !name.starts_with(QEMU) && chosen.takes(&name)) {
+    let measures = chosen.names("measure_restore");
+    if !measures && !names().any(|name| !name.starts_with(QEMU) && chosen.takes(&name)) {
         return;
     }
     if !assets.join("firecracker/firecracker").is_file() {
@@ -96,6 +98,11 @@ async fn on_firecracker(chosen: &Chosen, assets: &Path) {
         if chosen.takes(&name) {
             timed(&name, test(&subject)).await;
         }
+    }
+    // Run only when it is named.
+    if measures {
+        timed("measure_restore", speed::measure_restore(&subject)).await;
+        return;
     }
     if rustix::process::geteuid().is_root() {
         let jailed = firecracker::Firecracker::jailed(assets);
