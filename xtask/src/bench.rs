@@ -50,7 +50,9 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> anyhow::Result<()> {
                 let lab = Lab::open(&daemon, &archive, quick).await?;
                 match kind {
                     Kind::Bare => measure(&lab, &mut report).await,
-                    Kind::Connected => network::measure_forks(&lab, &mut report).await,
+                    Kind::Connected => {
+                        network::measure_forks(&lab, workspace, quick, &mut report).await
+                    }
                     Kind::Shipped => first_exec::as_shipped(&lab, &mut report).await,
                 }
             };

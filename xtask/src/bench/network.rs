@@ -50,37 +50,64 @@ pub(super) fn measure_parts(
         report.at_most(what, "ms", &[p50], TAKE_BOUND_MS);
     }
     println!("requests through ingress");
-    let ingress = build(workspace, "edge", "ingress_bench", &[])?;
-    let rounds = if quick { "1" } else { "5" };
-    let figures = last_line(Command::new(ingress).args(["--rounds", rounds]))?;
-    let microseconds = |way: &str| Ok::<_, anyhow::Error>(1e6 / number(&figures, &[way])?);
-    let edge = microseconds("edge_per_s")?;
-    report.ratio(
-        "a request through ingress, direct",
-        "µs",
-        &[edge],
-        &[microseconds("direct_per_s")?],
-        DIRECT_BOUND,
-    );
-    if figures.get("nginx_per_s").is_some() {
-        report.ratio(
+    let figures = ingress_figures(workspace, quick, None)?;
+    if figures.get("edge_of_nginx").is_some() {
+        ratio_of(
+            report,
             "a request through ingress, nginx",
-            "µs",
-            &[edge],
-            &[microseconds("nginx_per_s")?],
+            &figures,
+            "edge_of_nginx",
             NGINX_BOUND,
-        );
+        )?;
     } else {
         println!("    skipped: nginx is not installed: apt-get install nginx-light");
     }
     Ok(())
 }
 
+/// Requests per second of several ways to one web server: that of the benchmark, or one in a guest.
+fn ingress_figures(
+    workspace: &Workspace,
+    quick: bool,
+    origin: Option<String>,
+) -> anyhow::Result<Value> {
+    let program = build(workspace, "edge", "ingress_bench", &[])?;
+    let rounds = if quick { "3" } else { "9" };
+    let mut command = Command::new(program);
+    command.args(["--rounds", rounds, "--seconds", "1"]);
+    if let Some(origin) = origin {
+        command.args(["--origin", &origin]);
+    }
+    last_line(&mut command)
+}
+
+/// The benchmark compares rates round by round; times are their inverse.
+fn ratio_of(
+    report: &mut Report,
+    what: &'static str,
+    figures: &Value,
+    name: &str,
+    bound: f64,
+) -> anyhow::Result<()> {
+    let rate = number(figures, &[name])?;
+    report.ratio(what, "×", &[1.0 / rate], &[1.0], bound);
+    Ok(())
+}
+
 /// A fork that answers a command, against one that has accepted a connection before.
-pub(super) async fn measure_forks(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure_forks(
+    lab: &Lab<'_>,
+    workspace: &Workspace,
+    quick: bool,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     println!("a fork on the network");
     let alone = lab.template_of("alone", false, &["true"]).await?;
-    let server = ["busybox", "httpd", "-p", "8080", "-h", "/"];
+    let line = format!(
+        "mkdir /dev/shm/www && echo page > /dev/shm/www/index.html && \
+         busybox httpd -p {WEB} -h /dev/shm/www"
+    );
+    let server = ["/bin/sh", "-c", &line];
     let connected = lab.template_of("connected", true, &server).await?;
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..=lab.samples(20, 7) {
@@ -111,7 +138,18 @@ pub(super) async fn measure_forks(lab: &Lab<'_>, report: &mut Report) -> anyhow:
         &without,
         CONNECTED_BOUND,
     );
-    Ok(())
+    println!("requests to a guest through ingress");
+    let fork = lab.client.fork(&connected.id, &named("served")).await?;
+    let ip = fork.network.ip.as_ref().context("no address")?;
+    let figures = ingress_figures(workspace, quick, Some(format!("{ip}:{WEB}")))?;
+    ratio_of(
+        report,
+        "a request to a guest through ingress, direct",
+        &figures,
+        "edge_of_direct",
+        DIRECT_BOUND,
+    )?;
+    lab.remove(&fork.id).await
 }
 
 fn build(
