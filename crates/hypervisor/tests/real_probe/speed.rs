@@ -1,4 +1,8 @@
 //! Figures, not verdicts: what the driver adds to the same steps by hand, and what a fork weighs.
+//!
+//! Ten runs of 20 samples each, release build, two cores that others kept busy (load 4 to 5): 31 to 38 ms by the driver
+//! and 19 to 23 ms by hand, ratios of 1.4 to 2.0, and one run of 1.2 (18 and 15 ms). What the difference consists of has
+//! not been measured.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
