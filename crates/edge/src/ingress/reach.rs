@@ -46,14 +46,10 @@ fn readiness(known: &Known, port: u16) -> Readiness {
     match (known.entry.state, known.entry.address) {
         (State::Running, Some(address)) => Readiness::Ready(SocketAddr::new(address, port)),
         (State::Standby, _) => Readiness::Asleep,
-        (State::Created | State::Initializing, _) => Readiness::Coming,
+        // Paused for a moment: it is on its way to standby, where it can be woken, or is being forked.
+        (State::Created | State::Initializing | State::Paused, _) => Readiness::Coming,
         (
-            State::Running
-            | State::Stopped
-            | State::Paused
-            | State::Shutdown
-            | State::Template
-            | State::Unknown,
+            State::Running | State::Stopped | State::Shutdown | State::Template | State::Unknown,
             _,
         ) => Readiness::Away,
     }
@@ -248,7 +244,7 @@ impl Way<'_> {
                 "Wake it with: coppice restore. A rule with wake does that by itself."
             }
             State::Stopped | State::Shutdown => "Start it with: coppice start.",
-            State::Paused => "Resume it with: coppice resume.",
+            State::Paused => "It is being forked or put in standby; try again in a moment.",
             State::Template => "A template never runs; fork it and use the fork.",
             State::Created | State::Initializing => "It is starting; try again in a moment.",
             State::Running => "It has no network address; create it with networking.",

@@ -126,6 +126,7 @@ async fn instances_that_do_not_run_say_in_which_state_they_are() {
         (State::Stopped, "coppice start"),
         (State::Template, "fork it"),
         (State::Initializing, "starting"),
+        (State::Paused, "in a moment"),
     ] {
         let (_world, port) = world_at(80, |entry| entry.state = state).await;
         let answer = get(port, "example.com", "/").await;

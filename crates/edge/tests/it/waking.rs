@@ -141,6 +141,38 @@ async fn many_requests_wake_an_instance_once_and_all_are_answered() {
 }
 
 #[tokio::test]
+async fn a_request_that_meets_an_instance_on_its_way_to_sleep_wakes_it() {
+    let target = free_port();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", target))
+        .await
+        .unwrap();
+    let _web = Guest::on("awake", listener);
+    let (mut world, port) = asleep(target, 20_000).await;
+    let daemon = daemon(&world, StatusCode::OK);
+    daemon.answers.add_permits(1);
+    world
+        .change("web", |entry| entry.state = State::Paused)
+        .await;
+    let client = tokio::spawn(async move { get(port, "example.com", "/").await });
+    held(&world, 1).await;
+    assert_eq!(daemon.asked.load(Ordering::SeqCst), 0);
+    world
+        .change("web", |entry| entry.state = State::Standby)
+        .await;
+    eventually("it was woken", async || {
+        world.number("coppice_edge_wakes_total", Some("ok")).await == 1.0
+    })
+    .await;
+    world
+        .change("web", |entry| {
+            (entry.state, entry.address) = (State::Running, Some("127.0.0.1".parse().unwrap()));
+            entry.generation += 1;
+        })
+        .await;
+    assert_eq!(client.await.unwrap().body, "awake");
+}
+
+#[tokio::test]
 async fn a_daemon_that_is_away_is_asked_again_until_it_is_back() {
     let web = Guest::new("web", "127.0.0.1").await;
     let (mut world, port) = asleep(web.port(), 20_000).await;
