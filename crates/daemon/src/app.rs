@@ -27,7 +27,7 @@ use crate::store::Store;
 use crate::tokens::Tokens;
 
 /// Shared by all daemons of the host, so that they see each other.
-const RUN_ROOT: &str = "/run/coppice";
+pub(crate) const RUN_ROOT: &str = "/run/coppice";
 
 /// How long requests under way may take after the daemon was told to stop. Machines
 /// go on running in any case.
@@ -172,13 +172,26 @@ async fn open_network(
 
 /// Removes everything of the network of a data directory whose daemon does not run.
 pub(crate) fn remove_network(layout: &Layout) -> Result<usize> {
-    if !layout.mark().exists() {
+    let Some(names) = network_names(layout)? else {
         return Ok(0);
-    }
-    let settings = network::Config::new(mark(&layout.mark())?, RUN_ROOT.into());
-    let removed = network::linux::remove_all(&network::plan::Names::new(&settings))
-        .context("cannot remove the network")?;
+    };
+    let removed = network::linux::remove_all(&names).context("cannot remove the network")?;
     Ok(removed.len())
+}
+
+/// The names of everything that the network of a data directory has on the host; none if it never
+/// had one.
+pub(crate) fn network_names(layout: &Layout) -> Result<Option<network::plan::Names>> {
+    let path = layout.mark();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let mark = text.trim().parse();
+    let mark = mark.with_context(|| format!("{} is damaged", path.display()))?;
+    let settings = network::Config::new(mark, RUN_ROOT.into());
+    Ok(Some(network::plan::Names::new(&settings)))
 }
 
 /// The mark of this data directory, drawn when it is first needed.

@@ -1,5 +1,8 @@
 //! `coppiced doctor`: what this host has, what it lacks, and how to get it.
 
+mod edge;
+mod network;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -71,6 +74,7 @@ pub async fn examine(config: &Config) -> Result<Vec<Finding>> {
     findings.push(tool("mkfs.erofs", "erofs-utils"));
     findings.push(tool("mkfs.ext4", "e2fsprogs"));
     findings.push(kernel(boot, config.boot.is_some()));
+    findings.extend(network::examine(config, &layout).await);
     Ok(findings)
 }
 
@@ -106,6 +110,15 @@ fn ok(what: &'static str, found: String) -> Finding {
     }
 }
 
+fn warning(what: &'static str, found: String, remedy: &str) -> Finding {
+    Finding {
+        what,
+        grade: Grade::Warning,
+        found,
+        remedy: Some(remedy.to_owned()),
+    }
+}
+
 fn missing(what: &'static str, found: String, remedy: &str) -> Finding {
     Finding {
         what,
@@ -119,14 +132,12 @@ fn privileges() -> Finding {
     if rustix::process::geteuid().is_root() {
         ok("user", "root".to_owned())
     } else {
-        Finding {
-            what: "user",
-            grade: Grade::Warning,
-            found:
-                "not root: images cannot be imported, since unpacking must keep the owners of files"
-                    .to_owned(),
-            remedy: Some("run coppiced as root".to_owned()),
-        }
+        warning(
+            "user",
+            "not root: images cannot be imported, since unpacking must keep the owners of files"
+                .to_owned(),
+            "run coppiced as root",
+        )
     }
 }
 
@@ -143,12 +154,7 @@ fn space(dir: &Path) -> Finding {
             if free >= LOW_SPACE {
                 ok("disk space", found)
             } else {
-                Finding {
-                    what: "disk space",
-                    grade: Grade::Warning,
-                    found,
-                    remedy: Some("choose another data_dir, or make room".to_owned()),
-                }
+                warning("disk space", found, "choose another data_dir, or make room")
             }
         }
         Err(error) => missing("disk space", error.to_string(), "choose another data_dir"),

@@ -3,6 +3,7 @@
 mod access;
 mod chains;
 mod cli;
+mod cli_network;
 mod copies;
 mod crash;
 mod exec;

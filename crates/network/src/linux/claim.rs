@@ -23,15 +23,14 @@ pub(super) fn claim(names: &Names, wanted: Option<Pool>) -> Result<Pool, Network
         release(names, Some(pool))?;
     }
     let mut clash = None;
-    let candidates = wanted.map_or_else(|| Pool::defaults().collect(), |pool| vec![pool]);
-    for pool in &candidates {
-        let found = overlap(&mut route, *pool).map_err(NetworkError::io("list", "routes"))?;
+    for pool in candidates(wanted) {
+        let found = overlap(&mut route, pool, None).map_err(NetworkError::io("list", "routes"))?;
         if let Some(with) = found {
             clash = Some(with);
             continue;
         }
-        match first(&mut route, &anchor, *pool) {
-            Ok(()) => return Ok(*pool),
+        match first(&mut route, &anchor, pool) {
+            Ok(()) => return Ok(pool),
             // Another daemon was faster.
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                 clash = Some(format!("a route to {pool}"));
@@ -40,13 +39,52 @@ pub(super) fn claim(names: &Names, wanted: Option<Pool>) -> Result<Pool, Network
             Err(error) => return Err(NetworkError::io("claim pool", pool)(error)),
         }
     }
-    Err(NetworkError::PoolClash {
+    Err(clashes(wanted, clash))
+}
+
+/// The pool of a network, as far as it can be told without opening one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prospect {
+    /// Claimed under these names, by a daemon that runs or takes it up again when it starts.
+    Claimed(Pool),
+    /// What opening would claim now.
+    Free(Pool),
+}
+
+/// The pool that a network with these names has, or would take. For `coppice doctor`: nothing is changed.
+pub fn prospect(names: Option<&Names>, wanted: Option<Pool>) -> Result<Prospect, NetworkError> {
+    let mut route = Route::open().map_err(NetworkError::io("open", "rtnetlink"))?;
+    let own = match names.map(Names::anchor) {
+        Some(anchor) => claimed(&mut route, &anchor)
+            .map_err(NetworkError::io("read the address of", &anchor))?,
+        None => None,
+    };
+    if let Some(pool) = own.filter(|own| wanted.is_none_or(|wanted| wanted == *own)) {
+        return Ok(Prospect::Claimed(pool));
+    }
+    let mut clash = None;
+    for pool in candidates(wanted) {
+        // A claim on another pool ends when the network is opened.
+        clash = overlap(&mut route, pool, own).map_err(NetworkError::io("list", "routes"))?;
+        if clash.is_none() {
+            return Ok(Prospect::Free(pool));
+        }
+    }
+    Err(clashes(wanted, clash))
+}
+
+fn candidates(wanted: Option<Pool>) -> Vec<Pool> {
+    wanted.map_or_else(|| Pool::defaults().collect(), |pool| vec![pool])
+}
+
+fn clashes(wanted: Option<Pool>, with: Option<String>) -> NetworkError {
+    NetworkError::PoolClash {
         pool: match wanted {
             Some(pool) => pool.to_string(),
             None => "of addresses (every default)".to_owned(),
         },
-        with: clash.unwrap_or_default(),
-    })
+        with: with.unwrap_or_default(),
+    }
 }
 
 /// Ends the claim on a pool; with `None` on the one that the anchor tells.
@@ -99,19 +137,21 @@ fn first(route: &mut Route, anchor: &str, pool: Pool) -> io::Result<()> {
     route.bring_up(index, None, None)
 }
 
-/// Address or route of the host that shares addresses with `pool`.
-fn overlap(route: &mut Route, pool: Pool) -> io::Result<Option<String>> {
+/// Address or route of the host that shares addresses with `pool`, those of an `own` pool aside.
+fn overlap(route: &mut Route, pool: Pool, own: Option<Pool>) -> io::Result<Option<String>> {
+    let shares =
+        |net: Ipv4Net| pool.overlaps(net) && !own.is_some_and(|own| own.block().contains(&net));
     let address = route
         .addresses()?
         .into_iter()
-        .find(|(_, net)| pool.overlaps(net.trunc()));
+        .find(|(_, net)| shares(net.trunc()));
     if let Some((_, net)) = address {
         return Ok(Some(format!("the address {net}")));
     }
     let routed = route
         .routes()?
         .into_iter()
-        .find(|(to, _)| to.prefix_len() > 0 && pool.overlaps(*to));
+        .find(|(to, _)| to.prefix_len() > 0 && shares(*to));
     Ok(routed.map(|(to, _)| format!("the route to {to}")))
 }
 

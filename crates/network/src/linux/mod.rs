@@ -25,5 +25,6 @@ mod sysctl;
 mod table;
 
 pub use check::check;
+pub use claim::{Prospect, prospect};
 pub use leftovers::{leftovers, remove_all};
 pub use network::LinuxNetwork;

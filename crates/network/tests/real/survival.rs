@@ -3,9 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use network::linux::{LinuxNetwork, leftovers, remove_all};
+use network::linux::{LinuxNetwork, Prospect, leftovers, prospect, remove_all};
 use network::plan::Names;
-use network::{Held, LeftoverKind, Network, NetworkError, Policy};
+use network::{Config, Held, LeftoverKind, Network, NetworkError, Policy};
 
 use crate::guest::Guest;
 use crate::lab::{WEB, lab, take, until};
@@ -187,6 +187,11 @@ fn real_a_pool_in_use_is_refused_and_a_default_in_use_is_passed_over() {
         lab.host.ip("addr add 10.209.0.7/16 dev wan");
         let network = lab.open().await;
         assert_eq!(network.pool().to_string(), "10.210.0.0/16");
+        let looked_at = |config: &Config| prospect(Some(&Names::new(config)), config.pool);
+        let own = looked_at(&lab.config(1)).unwrap();
+        assert_eq!(own, Prospect::Claimed(network.pool()));
+        let free = looked_at(&lab.config(2)).unwrap();
+        assert_eq!(free, Prospect::Free("10.211.0.0/16".parse().unwrap()));
         let mut config = lab.config(2);
         config.pool = Some("10.208.0.0/16".parse().unwrap());
         let error = LinuxNetwork::open(config.clone(), vec![])
@@ -194,6 +199,13 @@ fn real_a_pool_in_use_is_refused_and_a_default_in_use_is_passed_over() {
             .err()
             .unwrap();
         assert!(error.to_string().contains("10.208.1.0/24"), "{error}");
+        let foreseen = looked_at(&config).unwrap_err();
+        assert_eq!(foreseen.to_string(), error.to_string());
+        // What is one's own is not in one's way.
+        let mut narrower = lab.config(1);
+        narrower.pool = Some("10.210.4.0/24".parse().unwrap());
+        let wanted = narrower.pool.unwrap();
+        assert_eq!(looked_at(&narrower).unwrap(), Prospect::Free(wanted));
         config.pool = Some("10.210.4.0/24".parse().unwrap());
         let error = LinuxNetwork::open(config, vec![]).await.err().unwrap();
         assert!(matches!(error, NetworkError::PoolClash { .. }), "{error}");
