@@ -160,7 +160,8 @@ impl fmt::Display for Protocol {
 pub struct Publish {
     /// Transport.
     pub protocol: Protocol,
-    /// Address of the host; `None` is each of them but loopback.
+    /// Address of the host; `None` is each of them, 127.0.0.1 included. On a loopback address the port is open to
+    /// programs of the host alone.
     pub host_ip: Option<Ipv4Addr>,
     /// Port of the host.
     pub host_port: u16,
@@ -189,6 +190,12 @@ impl PortKey {
 }
 
 impl Publish {
+    /// Whether only programs of the host reach it. The kernel leads no packet of a loopback address to a guest;
+    /// somebody has to listen there.
+    pub fn is_local(&self) -> bool {
+        self.host_ip.is_some_and(|ip| ip.is_loopback())
+    }
+
     /// What it occupies.
     pub fn key(&self) -> PortKey {
         PortKey {
@@ -274,10 +281,7 @@ impl Policy {
                 return Err(BadPolicy::Port);
             }
             if let Some(ip) = port.host_ip
-                && (ip.is_unspecified()
-                    || ip.is_loopback()
-                    || ip.is_multicast()
-                    || ip.is_broadcast())
+                && (ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast())
             {
                 return Err(BadPolicy::HostIp(ip));
             }

@@ -73,8 +73,19 @@ fn what_cannot_work_is_refused() {
         publishing(vec![port(None, 0)]).validate(),
         Err(BadPolicy::Port)
     );
-    let loopback = publishing(vec![port(Some([127, 0, 0, 1]), 80)]);
-    assert!(matches!(loopback.validate(), Err(BadPolicy::HostIp(_))));
+    let group = publishing(vec![port(Some([224, 0, 0, 1]), 80)]);
+    assert!(matches!(group.validate(), Err(BadPolicy::HostIp(_))));
+}
+
+#[test]
+fn a_port_of_a_loopback_address_is_local() {
+    let local = port(Some([127, 0, 0, 1]), 80);
+    assert!(local.is_local());
+    assert!(!port(None, 80).is_local());
+    assert_eq!(publishing(vec![local]).validate(), Ok(()));
+    // All addresses are that one too.
+    let clash = publishing(vec![port(None, 80), local]);
+    assert_eq!(clash.validate(), Err(BadPolicy::Twice(80, Protocol::Tcp)));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Scenarios of policies.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::{BUSY_PORT, PRIVATE, Subject, WEB, small};
@@ -39,9 +40,21 @@ pub(super) async fn port_conflict(subject: &dyn Subject) {
         matches!(&refused, Err(NetworkError::PortInUse { by, .. }) if by == "first"),
         "{refused:?}"
     );
+    let mut local = publishing(8080);
+    local.publish[0].host_ip = Some(Ipv4Addr::LOCALHOST);
+    let refused = network.take("second", local.clone()).await;
+    assert!(
+        matches!(&refused, Err(NetworkError::PortInUse { by, .. }) if by == "first"),
+        "{refused:?}"
+    );
     assert_eq!(network.usage().in_use, 1);
     network.give_back(first.slot).await.unwrap();
-    network.take("second", publishing(8080)).await.unwrap();
+    network.take("second", local).await.unwrap();
+    let refused = network.take("third", publishing(8080)).await;
+    assert!(
+        matches!(&refused, Err(NetworkError::PortInUse { by, .. }) if by == "second"),
+        "{refused:?}"
+    );
 }
 
 pub(super) async fn busy_port(subject: &dyn Subject) {

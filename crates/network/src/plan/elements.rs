@@ -106,7 +106,9 @@ pub fn elements(
     for to in Ipv4Net::aggregate(&egress) {
         set.insert(Element::Egress { from: address, to });
     }
-    set.extend(policy.publish.iter().map(|port| Element::Publish {
+    // Ports of loopback addresses are none of the kernel's: whoever listens there leads on.
+    let led = policy.publish.iter().filter(|port| !port.is_local());
+    set.extend(led.map(|port| Element::Publish {
         protocol: port.protocol,
         host_ip: port.host_ip,
         host_port: port.host_port,
@@ -192,6 +194,28 @@ mod tests {
             ..Policy::default()
         });
         assert_eq!(none.len(), 1, "{none:?}");
+    }
+
+    #[test]
+    fn a_port_of_a_loopback_address_is_not_handed_to_the_kernel() {
+        let port = |host_ip: Option<[u8; 4]>, host_port| crate::Publish {
+            protocol: Protocol::Tcp,
+            host_ip: host_ip.map(Ipv4Addr::from),
+            host_port,
+            guest_port: 80,
+        };
+        let set = of(&Policy {
+            publish: vec![port(Some([127, 0, 0, 1]), 1), port(None, 2)],
+            ..Policy::default()
+        });
+        let led: Vec<_> = set
+            .iter()
+            .filter_map(|element| match element {
+                Element::Publish { host_port, .. } => Some(*host_port),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(led, [2]);
     }
 
     fn block() -> impl Strategy<Value = Ipv4Net> {

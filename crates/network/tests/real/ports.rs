@@ -103,3 +103,22 @@ fn real_a_port_in_use_is_refused_and_nothing_is_taken() {
         assert!(error.to_string().contains("in use by first"), "{error}");
     });
 }
+
+#[test]
+fn real_a_port_of_the_loopback_address_is_kept_for_who_listens_there() {
+    lab(|lab| async move {
+        let network = lab.open().await;
+        let local = publishing(Protocol::Tcp, Some("127.0.0.1"), 8080, 80);
+        let lease = take(&network, "local", local).await;
+        let guest = Guest::boot(&lease);
+        guest.serve("0.0.0.0:80", "guest");
+        assert!(!lab.internet.reaches(&format!("{HOST}:8080")));
+        let all = publishing(Protocol::Tcp, None, 8080, 80);
+        let error = network.take("other", all).await.unwrap_err();
+        assert!(error.to_string().contains("in use by local"), "{error}");
+        lab.host.serve("127.0.0.1:8081", "somebody");
+        let busy = publishing(Protocol::Tcp, Some("127.0.0.1"), 8081, 80);
+        let error = network.set_policy(lease.slot, busy).await.unwrap_err();
+        assert!(matches!(error, NetworkError::PortInUse { .. }), "{error}");
+    });
+}
