@@ -28,6 +28,9 @@ pub struct Opened {
     pub remade: Vec<Slot>,
     /// Held slots that are not of this pool, or claimed twice. Nobody has them now.
     pub lost: Vec<Slot>,
+    /// Slots that nobody holds and that a VMM is in. They are cut off and nobody gets them; one that is held when the
+    /// network is opened again is adopted, and one whose VMM ends is removed.
+    pub astray: Vec<Slot>,
     /// Objects with this mark that nobody owned and that were removed.
     pub removed: Vec<Leftover>,
     /// Settings of the host that were changed, each as `name: old -> new`.
@@ -81,7 +84,7 @@ pub struct Usage {
 /// The network of a host.
 ///
 /// Opening is the business of the implementation: it takes the slots that are [`Held`] and removes every other
-/// object of its mark, in one step, so that no moment exists in which a running machine is cut off. Dropping a network
+/// object of its mark that no VMM uses, in one step, so that no moment exists in which a running machine is cut off. Dropping a network
 /// leaves everything in place for the next daemon.
 #[async_trait]
 pub trait Network: Send + Sync {

@@ -174,6 +174,26 @@ impl Inner {
         }
     }
 
+    /// Whether slots wait for the end of a VMM that nobody tells of.
+    pub(super) fn watches(&self) -> bool {
+        lock(&self.book).astray().next().is_some()
+    }
+
+    /// Removes slots that were astray and whose VMM has ended.
+    pub(super) fn clear_astray(&self) {
+        let astray: Vec<_> = lock(&self.book).astray().collect();
+        for slot in astray {
+            let Ok(plan) = self.plan(slot) else { continue };
+            if plan.is_plugged() {
+                continue;
+            }
+            match plan.remove() {
+                Ok(()) => lock(&self.book).cleared(slot),
+                Err(error) => tracing::warn!(%error, %slot, "a slot astray cannot be removed"),
+            }
+        }
+    }
+
     /// Cleans or makes one slot; false if there is nothing to do, or if it does not work now.
     pub(super) fn work(&self) -> bool {
         let dirty = lock(&self.dirty).pop_front();

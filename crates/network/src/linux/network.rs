@@ -19,6 +19,9 @@ use crate::{
 /// Longest wait for a slot that is being cleaned.
 const CLEANING: Duration = Duration::from_secs(10);
 
+/// Between two looks at slots that are astray.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// So long after the last take or give-back a burst is over.
 const CALM: Duration = Duration::from_millis(10);
 
@@ -96,7 +99,14 @@ async fn keep_ready(inner: Arc<Inner>) {
         calm(&inner).await;
         let worker = Arc::clone(&inner);
         let more = spawn_blocking(move || worker.work()).await.unwrap_or(false);
-        if !more {
+        if more {
+            continue;
+        }
+        if inner.watches() {
+            let worker = Arc::clone(&inner);
+            let _ = spawn_blocking(move || worker.clear_astray()).await;
+            let _ = timeout(LOOK, inner.work.notified()).await;
+        } else {
             inner.work.notified().await;
         }
     }

@@ -1,6 +1,6 @@
 //! Opening a network: what is held is taken over, everything else of the mark is removed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::net::SocketAddrV4;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use super::kernel::Kernel;
 use super::slot::SlotPlan;
 use super::{check, claim, leftovers, sysctl};
 use crate::plan::{Book, Names};
-use crate::{Bandwidth, Config, Held, Lack, LeftoverKind, NetworkError, Opened, Pool};
+use crate::{Bandwidth, Config, Held, Lack, Leftover, LeftoverKind, NetworkError, Opened, Pool};
 
 /// MTU of hosts without a default route, that of Ethernet.
 const ETHERNET: u16 = 1500;
@@ -50,7 +50,9 @@ pub(super) fn open(config: &Config, held: &[Held]) -> Result<(Inner, Opened), Ne
         .map(|(slot, _)| (*slot, elements_of(&names, &book, *slot)));
     // Before anything is removed or made: what runs goes on, and what is nobody's is cut off.
     let mut kernel = Kernel::load(&names, pool, dns(config, pool), elements.collect())?;
-    remove_unowned(&names, &book, &mut opened)?;
+    let objects = leftovers::all(names.run_root())?;
+    keep_plugged(&names, &objects, &mut book, &mut opened);
+    remove_unowned(&names, &objects, &book, &mut opened)?;
     for (slot, bandwidth) in used {
         let Some(plan) = SlotPlan::new(&names, pool, mtu, slot) else {
             continue;
@@ -96,20 +98,42 @@ fn dns(config: &Config, pool: Pool) -> Option<SocketAddrV4> {
     })
 }
 
-fn remove_unowned(names: &Names, book: &Book, opened: &mut Opened) -> Result<(), NetworkError> {
-    for object in leftovers::all(names.run_root())? {
+/// A VMM in a slot that nobody holds may be one whose record cannot be read now: without its namespace it would be cut
+/// off for ever.
+fn keep_plugged(names: &Names, objects: &BTreeSet<Leftover>, book: &mut Book, opened: &mut Opened) {
+    for object in objects {
+        if object.kind != LeftoverKind::Namespace || object.mark != names.mark().as_str() {
+            continue;
+        }
+        let plan = leftovers::slot_of(names, object)
+            .filter(|slot| book.get(*slot).is_none())
+            .and_then(|slot| SlotPlan::new(names, book.pool(), ETHERNET, slot));
+        if let Some(plan) = plan.filter(SlotPlan::is_plugged) {
+            book.stray(plan.slot);
+            opened.astray.push(plan.slot);
+        }
+    }
+}
+
+fn remove_unowned(
+    names: &Names,
+    objects: &BTreeSet<Leftover>,
+    book: &Book,
+    opened: &mut Opened,
+) -> Result<(), NetworkError> {
+    for object in objects {
         if object.mark != names.mark().as_str()
             || object.kind == LeftoverKind::Table
             || object.name == names.anchor()
         {
             continue;
         }
-        let slot = leftovers::slot_of(names, &object);
-        if slot.is_some_and(|slot| book.get(slot).is_some()) {
+        let slot = leftovers::slot_of(names, object);
+        if slot.is_some_and(|slot| book.is_made(slot)) {
             continue;
         }
-        match leftovers::remove(&object) {
-            Ok(()) => opened.removed.push(object),
+        match leftovers::remove(object) {
+            Ok(()) => opened.removed.push(object.clone()),
             // It is tried again when a slot of this number is made, and the doctor tells it.
             Err(error) => {
                 tracing::warn!(%error, name = object.name, "a leftover cannot be removed");

@@ -132,6 +132,17 @@ impl SlotPlan {
         netns::exists(&self.netns) && inside().unwrap_or(false) && routed().unwrap_or(false)
     }
 
+    /// Whether somebody has its TAP open.
+    pub(super) fn is_plugged(&self) -> bool {
+        let carrier = || {
+            netns::within(&self.netns, || {
+                let tap = Route::open()?.link(guest::TAP)?;
+                Ok(tap.is_some_and(|tap| tap.carrier))
+            })
+        };
+        netns::exists(&self.netns) && carrier().unwrap_or(false)
+    }
+
     /// Removes what is there of it.
     pub(super) fn remove(&self) -> Result<(), NetworkError> {
         let link = Route::open()

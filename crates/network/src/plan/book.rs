@@ -6,7 +6,7 @@ use crate::{Held, NetworkError, Policy, Pool, PortKey, Slot};
 
 /// The slots of a pool.
 ///
-/// A slot is free (not made), ready (made and clean), in use, or being cleaned. Free and ready ones wait in queues,
+/// A slot is free (not made), ready (made and clean), in use, being cleaned, or astray (nobody's, but a VMM is in it). Free and ready ones wait in queues,
 /// so that of each the one that was used least recently comes first.
 #[derive(Debug)]
 pub struct Book {
@@ -14,6 +14,7 @@ pub struct Book {
     free: VecDeque<Slot>,
     ready: VecDeque<Slot>,
     cleaning: BTreeSet<Slot>,
+    astray: BTreeSet<Slot>,
     used: BTreeMap<Slot, Used>,
     ports: BTreeMap<PortKey, Slot>,
     groups: HashMap<String, Group>,
@@ -51,6 +52,7 @@ impl Book {
             free: pool.slots().collect(),
             ready: VecDeque::new(),
             cleaning: BTreeSet::new(),
+            astray: BTreeSet::new(),
             used: BTreeMap::new(),
             ports: BTreeMap::new(),
             groups: HashMap::new(),
@@ -149,6 +151,26 @@ impl Book {
         }
     }
 
+    /// A slot that nobody holds has a VMM in it: nobody gets it until that is gone.
+    pub fn stray(&mut self, slot: Slot) {
+        if !self.is_made(slot) && self.pool.address(slot).is_some() {
+            self.free.retain(|free| *free != slot);
+            self.astray.insert(slot);
+        }
+    }
+
+    /// The slots that are astray.
+    pub fn astray(&self) -> impl Iterator<Item = Slot> {
+        self.astray.iter().copied()
+    }
+
+    /// A slot that was astray is gone.
+    pub fn cleared(&mut self, slot: Slot) {
+        if self.astray.remove(&slot) {
+            self.free.push_back(slot);
+        }
+    }
+
     /// How many are ready.
     pub fn ready(&self) -> usize {
         self.ready.len()
@@ -173,9 +195,12 @@ impl Book {
             .map(|used| (used.owner.as_str(), &used.policy))
     }
 
-    /// Whether a slot exists on the host: ready, in use, or between.
+    /// Whether a slot exists on the host: ready, in use, between, or astray.
     pub fn is_made(&self, slot: Slot) -> bool {
-        self.used.contains_key(&slot) || self.cleaning.contains(&slot) || self.ready.contains(&slot)
+        self.used.contains_key(&slot)
+            || self.cleaning.contains(&slot)
+            || self.astray.contains(&slot)
+            || self.ready.contains(&slot)
     }
 
     /// Number of a policy's group, while a slot in use has it.

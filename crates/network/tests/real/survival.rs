@@ -82,6 +82,43 @@ fn real_a_restarted_daemon_takes_over_what_is_held_and_removes_the_rest() {
     });
 }
 
+#[test]
+fn real_a_machine_that_no_record_names_keeps_its_namespace_while_it_runs() {
+    lab(|lab| async move {
+        let network = lab.open().await;
+        let lease = take(&network, "unreadable", Policy::default()).await;
+        let guest = Guest::boot(&lease);
+        guest.serve("0.0.0.0:80", "unreadable");
+        network.close().await;
+        // Nobody knows what it may do, so that it may do nothing.
+        let (network, opened) = lab.open_with(lab.config(1), vec![]).await;
+        assert_eq!(opened.astray, vec![lease.slot]);
+        assert!(netns_exists(&lease));
+        assert!(!lab.host.reaches(&format!("{}:80", lease.address)));
+        assert!(!guest.reaches(&format!("{WEB}:80")));
+        let other = take(&network, "other", Policy::default()).await;
+        assert_ne!(other.slot, lease.slot);
+        network.close().await;
+        let held = Held {
+            owner: "readable".into(),
+            slot: lease.slot,
+            policy: Policy::default(),
+        };
+        let (network, opened) = lab.open_with(lab.config(1), vec![held]).await;
+        assert_eq!(opened.adopted, vec![lease.slot]);
+        assert!(lab.host.reaches(&format!("{}:80", lease.address)));
+        network.close().await;
+        let (network, _) = lab.open_with(lab.config(1), vec![]).await;
+        drop(guest);
+        until("what is left of it is removed", || !netns_exists(&lease)).await;
+        assert_eq!(network.leftovers().await.unwrap(), vec![]);
+    });
+}
+
+fn netns_exists(lease: &network::Lease) -> bool {
+    lease.netns.exists()
+}
+
 /// Environment variable that makes [`real_the_daemon_that_is_killed`] one.
 const VICTIM: &str = "COPPICE_TEST_VICTIM";
 
