@@ -35,7 +35,7 @@ struct Open {
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
     open: BTreeMap<Endpoint, Open>,
-    /// Of a document loaded at start: what could not be opened yet, and why.
+    /// What could not be opened when its document was loaded at start, and why.
     missing: Vec<(Endpoint, Rejected)>,
 }
 
@@ -45,6 +45,8 @@ pub(super) struct Prepared {
     bound: Vec<(Endpoint, Bound)>,
     /// Of the live document, closed already because the next one needs their ports.
     closed: Vec<Endpoint>,
+    /// Missing in the live document already, and still.
+    missing: Vec<(Endpoint, Rejected)>,
 }
 
 impl Sockets {
@@ -67,6 +69,7 @@ impl Sockets {
     ) -> Result<Prepared, Rejected> {
         let mut bound = Vec::new();
         let mut blocked = Vec::new();
+        let mut missing = Vec::new();
         for (endpoint, by) in wanted
             .iter()
             .filter(|(one, _)| !self.open.contains_key(one))
@@ -77,6 +80,10 @@ impl Sockets {
                     if in_use(&error) && self.leaving(*endpoint, wanted).next().is_some() =>
                 {
                     blocked.push((*endpoint, by));
+                }
+                // Somebody else's change must not fail for it.
+                Err(error) if self.missing.iter().any(|(one, _)| one == endpoint) => {
+                    missing.push((*endpoint, rejected(*endpoint, by, &error)));
                 }
                 Err(error) => return Err(rejected(*endpoint, by, &error)),
             }
@@ -89,7 +96,11 @@ impl Sockets {
                 closed.push(old);
             }
         }
-        let mut prepared = Prepared { bound, closed };
+        let mut prepared = Prepared {
+            bound,
+            closed,
+            missing,
+        };
         for (endpoint, by) in blocked {
             match bind(endpoint) {
                 Ok(socket) => prepared.bound.push((endpoint, socket)),
@@ -129,7 +140,7 @@ impl Sockets {
 
     /// Serves what was opened and retires what is not wanted any more. The document is live.
     pub(super) fn commit(&mut self, prepared: Prepared, wanted: &Wanted, edge: &Arc<Edge>) {
-        self.missing.clear();
+        self.missing = prepared.missing;
         for (endpoint, socket) in prepared.bound {
             self.start(endpoint, socket, edge);
         }

@@ -232,6 +232,11 @@ async fn an_edge_that_starts_by_itself_serves_what_it_served() {
         matches!(missing.as_slice(), [Rejected::PortInUse { .. }]),
         "{missing:?}"
     );
+    // Nor does it keep others from being changed.
+    let more = world.rule("more.com", "web", web.port()).port;
+    world.apply().await;
+    assert_eq!(get(more, "more.com", "/").await.body, "web");
+    assert_eq!(world.client.status().await.unwrap().missing.len(), 1);
     drop(taken);
     eventually("the port is opened once it is free", async || {
         world.client.status().await.unwrap().missing.is_empty()
