@@ -23,6 +23,7 @@ use crate::ingress::Ingresses;
 use crate::instances::{
     BootFiles, Changes, Context, HostPorts, Instances, Layout, Networking, chain, held,
 };
+use crate::leases::forget_lost_leases;
 use crate::store::Store;
 use crate::tokens::Tokens;
 
@@ -110,7 +111,7 @@ async fn context(
     let identity = hypervisor::Driver::identity(&driver).clone();
     info!(vmm = %identity.name, version = %identity.version, accelerator = %identity.accelerator, "driver");
     let records = store.run(|store| store.instances()).await;
-    let records: Vec<_> = records
+    let mut records: Vec<_> = records
         .context("cannot read the records")?
         .into_iter()
         .flatten()
@@ -118,6 +119,9 @@ async fn context(
         .collect();
     let network = open_network(&config.network, layout, &records).await?;
     let connected = network.get().ok().cloned();
+    if let Some(network) = &connected {
+        forget_lost_leases(store, network.as_ref(), &mut records).await;
+    }
     let edge = open_edge(config, store, connected, &records).await?;
     let context = Context {
         store: Arc::clone(store),
@@ -155,6 +159,9 @@ async fn open_network(
     match LinuxNetwork::open(settings, held(records)).await {
         Ok((network, opened)) => {
             info!(pool = %network.pool(), adopted = opened.adopted.len(), removed = opened.removed.len(), "network");
+            if !opened.astray.is_empty() {
+                warn!(slots = ?opened.astray, "machines that no readable record names are cut off until they are ended or known");
+            }
             for change in &opened.changed {
                 info!(%change, "a setting of the host was changed");
             }
@@ -197,10 +204,15 @@ pub(crate) fn network_names(layout: &Layout) -> Result<Option<network::plan::Nam
 /// The mark of this data directory, drawn when it is first needed.
 fn mark(path: &Path) -> Result<network::Mark> {
     if let Ok(text) = std::fs::read_to_string(path) {
-        return Ok(text.trim().parse()?);
+        let mark = text.trim().parse();
+        return mark.with_context(|| format!("{} is damaged; remove it", path.display()));
     }
     let text = crate::entropy::mark();
-    std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    // Whole or not at all: half a mark would keep every later daemon from its start.
+    let draft = path.with_extension("mark.new");
+    std::fs::write(&draft, &text)
+        .and_then(|()| std::fs::rename(&draft, path))
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(text.parse()?)
 }
 

@@ -11,6 +11,7 @@ pub mod http;
 pub mod images;
 pub mod ingress;
 pub mod instances;
+mod leases;
 mod logs;
 pub mod metrics;
 pub mod setup;

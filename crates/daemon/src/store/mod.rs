@@ -13,7 +13,7 @@ mod ingresses;
 mod instances;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -14,7 +14,7 @@ use super::{ImageRecord, Store};
 pub(super) const DIGEST: &str = "sha256:aa";
 
 /// A store in a directory of its own, with one image.
-pub(super) fn store() -> (tempfile::TempDir, Store) {
+pub(crate) fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("coppice.db")).unwrap();
     store.put_image(&image(), &["image".to_owned()]).unwrap();
@@ -46,7 +46,7 @@ pub(super) fn id(number: u8) -> InstanceId {
     InstanceId::from_entropy([number; 16])
 }
 
-pub(super) fn record(number: u8, name: &str, parent: Option<InstanceId>) -> InstanceRecord {
+pub(crate) fn record(number: u8, name: &str, parent: Option<InstanceId>) -> InstanceRecord {
     InstanceRecord {
         id: id(number),
         name: name.parse().unwrap(),
