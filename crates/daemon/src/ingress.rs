@@ -77,15 +77,15 @@ impl Ingresses {
     pub async fn create(
         &self,
         name: Name,
-        rules: Vec<IngressRuleRecord>,
+        mut rules: Vec<IngressRuleRecord>,
         tags: Tags,
         now: UnixMillis,
     ) -> Result<IngressRecord, IngressError> {
         if rules.is_empty() || rules.len() > MAX_RULES {
             return Err(IngressError::Rules(rules.len()));
         }
-        for rule in &rules {
-            self.check_target(&rule.instance).await?;
+        for rule in &mut rules {
+            rule.instance = self.target(&rule.instance).await?;
         }
         let record = IngressRecord {
             id: entropy::id_text(),
@@ -129,17 +129,23 @@ impl Ingresses {
         Ok(())
     }
 
-    /// A target by name or id must exist; one that a host name captures is looked for with each
-    /// request.
-    async fn check_target(&self, target: &str) -> Result<(), IngressError> {
+    /// A target must exist, unless a host name captures it: that one is looked for with each
+    /// request. What the edge cannot look up, the beginning of an id, becomes the whole id.
+    async fn target(&self, target: &str) -> Result<String, IngressError> {
         if target.starts_with('{') {
-            return Ok(());
+            return Ok(target.to_owned());
         }
-        match self.instances.find(target).await {
-            Ok(_) => Ok(()),
-            Err(OpError::NotFound) => Err(IngressError::NoTarget(target.to_owned())),
-            Err(error) => Err(error.into()),
-        }
+        let id = match self.instances.find(target).await {
+            Ok(id) => id,
+            Err(OpError::NotFound) => return Err(IngressError::NoTarget(target.to_owned())),
+            Err(error) => return Err(error.into()),
+        };
+        let named = self.instances.view(&id).await?.record.name.to_string() == target;
+        Ok(if named {
+            target.to_owned()
+        } else {
+            id.to_string()
+        })
     }
 }
 

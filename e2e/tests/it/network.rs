@@ -10,6 +10,9 @@ use tokio::net::TcpStream;
 
 const NETWORK: &[(&str, &str)] = &[("COPPICE_NETWORK", "auto"), ("COPPICE_NETWORK_SLOTS", "4")];
 
+/// Slots that are kept prepared.
+const SLOTS: usize = 4;
+
 /// Port of the web server in guests.
 const WEB: u16 = 8080;
 
@@ -121,6 +124,20 @@ async fn a_web_server_is_reached_by_address_published_port_and_host_name() {
         page(&url, Some("elsewhere")).await.expect("an answer").0,
         404
     );
+    // A target is found as everything is: by the beginning of its id too.
+    let request = json!({ "name": "one", "rules": [{
+        "match": { "hostname": "one.test", "port": ingress },
+        "target": { "instance": &id[..12], "port": WEB },
+    }] });
+    daemon.post("/ingresses", request).await.expect(201);
+    assert_eq!(
+        page(&url, Some("one.test")).await.expect("an answer"),
+        (200, "web".to_owned())
+    );
+    daemon
+        .call(reqwest::Method::DELETE, "/ingresses/one", None)
+        .await
+        .expect(204);
 
     // The proxy goes on without the daemon, and a request for a sleeping machine wakes it.
     daemon.act(&id, "standby").await.expect(200);
@@ -158,6 +175,61 @@ async fn a_web_server_is_reached_by_address_published_port_and_host_name() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn a_local_port_is_local_and_comes_back_with_the_edge() {
+    let Some(daemon) = start().await else { return };
+    let port = free_port();
+    let publish = |port: u16| json!({ "publish": [{ "host_ip": "127.0.0.1", "host_port": port, "port": WEB }] });
+    web(&daemon, "web", publish(port), json!({})).await;
+    let local = format!("http://127.0.0.1:{port}/");
+    assert_eq!(served(&local).await, "web");
+    let host = host_address(&daemon).await;
+    assert!(page(&format!("http://{host}:{port}/"), None).await.is_err());
+
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let busy = busy.local_addr().expect("an address").port();
+    for taken in [port, busy] {
+        let mut request = plain_create("second");
+        request["network"] = publish(taken);
+        daemon
+            .post("/instances", request)
+            .await
+            .refused(409, "port_in_use");
+    }
+
+    // Nobody asks anything of the edge meanwhile.
+    let edge = edge_of(&daemon).expect("an edge");
+    rustix::process::kill_process(edge, rustix::process::Signal::KILL).expect("it is killed");
+    until("the port to be served again", async || {
+        let answer = page(&local, None).await.ok()?;
+        (answer == (200, "web".to_owned())).then_some(())
+    })
+    .await;
+    assert_ne!(edge_of(&daemon), Some(edge));
+}
+
+/// The process that serves ingress, names and published ports of a daemon.
+fn edge_of(daemon: &Daemon) -> Option<rustix::process::Pid> {
+    let data = daemon.data().to_str().expect("text");
+    let processes = std::fs::read_dir("/proc").expect("processes");
+    processes.flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let arguments = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let arguments = String::from_utf8_lossy(&arguments).into_owned();
+        let is_edge = arguments.contains("__edge") && arguments.contains(data);
+        is_edge.then_some(rustix::process::Pid::from_raw(pid)?)
+    })
+}
+
+/// The host's own address in the pool.
+async fn host_address(daemon: &Daemon) -> String {
+    daemon.get("/capabilities").await.expect(200)["network"]["subnet"]
+        .as_str()
+        .and_then(|subnet| subnet.strip_suffix(".0.0/16"))
+        .map(|prefix| format!("{prefix}.0.1"))
+        .expect("a subnet")
 }
 
 #[tokio::test]
@@ -225,11 +297,7 @@ async fn machines_reach_each_other_by_name_in_their_group_alone() {
         .await;
     assert_ne!(refused.code, 0, "{refused:?}");
     // The host itself, and where clouds keep their secrets.
-    let host = daemon.get("/capabilities").await.expect(200)["network"]["subnet"]
-        .as_str()
-        .and_then(|subnet| subnet.strip_suffix(".0.0/16"))
-        .map(|prefix| format!("{prefix}.0.1"))
-        .expect("a subnet");
+    let host = host_address(&daemon).await;
     for target in [host.as_str(), "169.254.169.254"] {
         let refused = daemon.exec(&one, &["/bin/sh", "-c", &fetch(target)]).await;
         assert_ne!(refused.code, 0, "{target}: {refused:?}");
@@ -305,11 +373,26 @@ fn objects(daemon: &Daemon) -> BTreeSet<String> {
     found
 }
 
+/// How many namespaces, interfaces of slots, and tables there are.
+fn kinds(daemon: &Daemon) -> (usize, usize, usize) {
+    let found = objects(daemon);
+    let netns = found.iter().filter(|name| name.starts_with('/')).count();
+    let tables = found.iter().filter(|name| name.contains("table")).count();
+    // The one that is not a slot's holds the pool's own address.
+    (netns, found.len() - netns - tables - 1, tables)
+}
+
 #[tokio::test]
 async fn a_storm_of_forks_and_a_killed_daemon_leave_nothing_on_the_network() {
     let Some(mut daemon) = start().await else {
         return;
     };
+    // The ring is full: so many namespaces and interfaces there are when nobody uses one.
+    let before = until("the ring of prepared slots to be full", async || {
+        let found = kinds(&daemon);
+        (found.0 == SLOTS && found.1 == SLOTS).then_some(found)
+    })
+    .await;
     let source = web(&daemon, "source", json!({}), json!({})).await;
     daemon.act(&source, "standby").await.expect(200);
     daemon.act(&source, "promote-template").await.expect(200);
@@ -342,6 +425,10 @@ async fn a_storm_of_forks_and_a_killed_daemon_leave_nothing_on_the_network() {
         }
     }
     daemon.delete(&source).await.expect(204);
+    until("nothing but the ring to be left", async || {
+        (kinds(&daemon) == before).then_some(())
+    })
+    .await;
     daemon.kill();
     let output = daemon.command().arg("teardown").output().expect("it runs");
     assert!(output.status.success(), "{output:?}");

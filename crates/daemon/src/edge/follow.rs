@@ -16,6 +16,9 @@ use crate::instances::{Instances, Listed, OpError, chain};
 /// Between two attempts to reach an edge that does not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Between two looks whether the edge still serves: nothing else may need it for hours.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Runs for ever.
 pub async fn follow(edge: Arc<Edge>, instances: Arc<Instances>) {
     // The sender is in the same edge.
@@ -32,7 +35,15 @@ async fn keep_in_step(edge: Arc<Edge>, instances: Arc<Instances>) {
             // Everything is said below, whatever has changed.
             (instances.changes().take(), BTreeSet::new())
         } else {
-            instances.changes().next().await
+            tokio::select! {
+                changed = instances.changes().next() => changed,
+                () = lost(&edge) => {
+                    warn!("the edge has ended; it is started again");
+                    sequence = None;
+                    start_again(&edge).await;
+                    continue;
+                }
+            }
         };
         let said = match sequence {
             None => say_everything(&edge, &instances).await,
@@ -47,12 +58,28 @@ async fn keep_in_step(edge: Arc<Edge>, instances: Arc<Instances>) {
                 warn!(why = %chain(&error), "the edge does not know where instances are");
                 sequence = None;
                 tokio::time::sleep(RETRY).await;
-                // An edge that died is started again by this.
-                if let Err(error) = edge.serve_again().await {
-                    warn!(why = %chain(&error), "the edge does not serve");
-                }
+                start_again(&edge).await;
             }
         }
+    }
+}
+
+/// Waits until the edge serves its socket no more.
+async fn lost(edge: &Edge) {
+    let client = Client::new(edge.start.place.socket());
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // One that is merely slow is left alone.
+        if let Err(edge::ClientError::Io { .. }) = client.hello().await {
+            return;
+        }
+    }
+}
+
+/// An edge that died is started by this, and told what it is to serve.
+async fn start_again(edge: &Edge) {
+    if let Err(error) = edge.serve_again().await {
+        warn!(why = %chain(&error), "the edge does not serve");
     }
 }
 

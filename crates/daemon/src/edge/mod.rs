@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use edge::{Applied, ApplyError, Client, Rejected, Start, StartError};
-use model::InstanceId;
 use model::network::Publish;
+use model::{InstanceId, Refusal};
 use network::{Network, Service};
 use tokio::sync::{Mutex, watch};
 use tracing::{error, info, warn};
@@ -215,6 +215,9 @@ impl HostPorts for Edge {
         Err(match error {
             EdgeError::Rejected(Rejected::PortInUse { address, .. }) => {
                 OpError::PortInUse(address.to_string())
+            }
+            EdgeError::Rejected(rejected @ Rejected::CannotListen { .. }) => {
+                Refusal::request(rejected.to_string()).into()
             }
             other => OpError::HostNotReady(format!("ports cannot be published: {}", chain(&other))),
         })
