@@ -122,7 +122,8 @@ impl FakeNetwork {
         policy: &Policy,
         old: Option<&Policy>,
     ) -> Result<(), NetworkError> {
-        let new = |key| old.is_none_or(|old| !old.publish.iter().any(|port| port.key() == key));
+        let new =
+            |key| old.is_none_or(|old| !old.publish.iter().any(|port| port.key().conflicts(&key)));
         for key in policy
             .publish
             .iter()

@@ -8,7 +8,11 @@ use crate::{BadPolicy, NetworkError, Policy, Protocol, Publish};
 /// Refuses ports of `policy` that are new and in use. Asking is binding for a moment.
 pub(super) fn refuse_busy(policy: &Policy, old: Option<&Policy>) -> Result<(), NetworkError> {
     let is_new = |port: &&Publish| {
-        old.is_none_or(|old| old.publish.iter().all(|other| other.key() != port.key()))
+        // One that only changes its address is its own already: whoever listens there does so for it.
+        old.is_none_or(|old| {
+            let same = |other: &Publish| other.key().conflicts(&port.key());
+            !old.publish.iter().any(same)
+        })
     };
     for port in policy.publish.iter().filter(is_new) {
         let at = (

@@ -116,6 +116,11 @@ fn real_a_port_of_the_loopback_address_is_kept_for_who_listens_there() {
         let all = publishing(Protocol::Tcp, None, 8080, 80);
         let error = network.take("other", all).await.unwrap_err();
         assert!(error.to_string().contains("in use by local"), "{error}");
+        // Who listens there for it is not in the way when it is opened further.
+        lab.host.serve("127.0.0.1:8080", "edge");
+        let all = publishing(Protocol::Tcp, None, 8080, 80);
+        network.set_policy(lease.slot, all).await.unwrap();
+        assert!(lab.internet.reaches(&format!("{HOST}:8080")));
         lab.host.serve("127.0.0.1:8081", "somebody");
         let busy = publishing(Protocol::Tcp, Some("127.0.0.1"), 8081, 80);
         let error = network.set_policy(lease.slot, busy).await.unwrap_err();
