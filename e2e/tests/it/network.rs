@@ -124,6 +124,42 @@ async fn a_web_server_is_reached_by_address_published_port_and_host_name() {
         page(&url, Some("elsewhere")).await.expect("an answer").0,
         404
     );
+    let somebody = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let busy = somebody.local_addr().expect("an address").port();
+    for (rule, status, code) in [
+        (
+            json!({ "match": { "hostname": "{name}.test", "port": ingress }, "target": { "instance": "{name}", "port": WEB } }),
+            409,
+            "hostname_in_use",
+        ),
+        (
+            json!({ "match": { "hostname": "b.test", "port": busy }, "target": { "instance": "web", "port": WEB } }),
+            409,
+            "port_in_use",
+        ),
+        (
+            json!({ "match": { "hostname": "c.test", "port": ingress }, "target": { "instance": "nobody", "port": WEB } }),
+            400,
+            "instance_not_found",
+        ),
+        (
+            json!({ "match": { "hostname": "d.test", "port": free_port() }, "target": { "instance": "web", "port": WEB }, "tls": true }),
+            400,
+            "domain_not_allowed",
+        ),
+        (
+            json!({ "match": { "hostname": "e.test", "port": ingress }, "target": { "instance": "web", "port": WEB }, "redirect_http": true }),
+            400,
+            "config_validation_failed",
+        ),
+    ] {
+        let request = json!({ "name": "refused", "rules": [rule] });
+        daemon
+            .post("/ingresses", request)
+            .await
+            .refused(status, code);
+    }
+
     // A target is found as everything is: by the beginning of its id too.
     let request = json!({ "name": "one", "rules": [{
         "match": { "hostname": "one.test", "port": ingress },
@@ -188,8 +224,8 @@ async fn a_local_port_is_local_and_comes_back_with_the_edge() {
     let host = host_address(&daemon).await;
     assert!(page(&format!("http://{host}:{port}/"), None).await.is_err());
 
-    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let busy = busy.local_addr().expect("an address").port();
+    let somebody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let busy = somebody.local_addr().expect("an address").port();
     for taken in [port, busy] {
         let mut request = plain_create("second");
         request["network"] = publish(taken);
