@@ -16,7 +16,7 @@ use crate::store::Store;
 /// Brings `records` in step with a network that was just opened for them: leases that it does not
 /// know are forgotten, those whose slot has another address now are given back. Machines that run
 /// in such a place are without a network until they are started again.
-pub async fn forget_lost_leases(
+pub(crate) async fn forget_lost_leases(
     store: &Arc<Store>,
     network: &dyn Network,
     records: &mut [InstanceRecord],
