@@ -19,8 +19,8 @@ use std::time::Instant;
 use guest::{Events, Link};
 use hypervisor::{TemplateHold, Vm, VmStatus};
 use model::{
-    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Operation, Refusal, State, Verdict,
-    VmmFact, admit, derive,
+    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Operation, PhaseClock, Refusal, State,
+    UnixMillis, Verdict, VmmFact, admit, derive,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -34,7 +34,7 @@ use super::published::Published;
 use super::waiting::{Wake, joined};
 use super::warm::WarmPool;
 use super::{OpError, chain};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// A guest whose agent has answered.
 pub(super) struct Up {
@@ -281,31 +281,44 @@ impl Actor {
         self.ctx.changes.mark(&self.id);
     }
 
-    /// Writes the record. `change` sees it as it is in the database, with the number of
-    /// live forks, and may refuse. The time in each state is written with it.
+    /// Writes the record. `change` sees it as it is in the database and may refuse. The
+    /// time in each state is written with it.
     pub(super) async fn save<F>(&mut self, change: F) -> Result<(), OpError>
+    where
+        F: FnOnce(&mut InstanceRecord) -> Result<(), StoreError> + Send + 'static,
+    {
+        let (id, clock) = (self.id.clone(), self.clock());
+        let work = move |store: &Store| store.update(&id, |record| clock.around(record, change));
+        let (record, ()) = self.ctx.store.run(work).await?;
+        self.record = record;
+        Ok(())
+    }
+
+    /// As [`Actor::save`], for a change that depends on the number of live forks: refused
+    /// where one of their records cannot be read.
+    pub(super) async fn save_counted<F>(&mut self, change: F) -> Result<(), OpError>
     where
         F: FnOnce(&mut InstanceRecord, u64) -> Result<(), StoreError> + Send + 'static,
     {
-        let id = self.id.clone();
-        let phases = self.record.phases.clone();
-        let (vmm, guest, dir) = (self.vmm.clone(), self.guest, self.dir.clone());
-        let now = (self.ctx.now)();
-        let (record, ()) = self
-            .ctx
-            .store
-            .run(move |store| {
-                store.update(&id, |record, forks| {
-                    record.phases = phases;
-                    change(record, forks)?;
-                    let (state, _) = derive(&facts(record, vmm, guest, &dir));
-                    record.phases.enter(state, now);
-                    Ok(())
-                })
+        let (id, clock) = (self.id.clone(), self.clock());
+        let work = move |store: &Store| {
+            store.update_counted(&id, |record, forks| {
+                clock.around(record, |record| change(record, forks))
             })
-            .await?;
+        };
+        let (record, ()) = self.ctx.store.run(work).await?;
         self.record = record;
         Ok(())
+    }
+
+    fn clock(&self) -> Clock {
+        Clock {
+            phases: self.record.phases.clone(),
+            vmm: self.vmm.clone(),
+            guest: self.guest,
+            dir: self.dir.clone(),
+            now: (self.ctx.now)(),
+        }
     }
 
     /// Forgets the VM and the guest in it, after the process has ended.
@@ -341,6 +354,29 @@ impl Actor {
     /// Marks the instance as gone: the actor ends after this request.
     pub(super) fn end(&mut self) {
         self.gone = true;
+    }
+}
+
+/// What tells how long the instance has been in which state when its record is written.
+struct Clock {
+    phases: PhaseClock,
+    vmm: VmmFact,
+    guest: GuestFact,
+    dir: InstanceDir,
+    now: UnixMillis,
+}
+
+impl Clock {
+    fn around(
+        self,
+        record: &mut InstanceRecord,
+        change: impl FnOnce(&mut InstanceRecord) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        record.phases = self.phases;
+        change(record)?;
+        let (state, _) = derive(&facts(record, self.vmm, self.guest, &self.dir));
+        record.phases.enter(state, self.now);
+        Ok(())
     }
 }
 

@@ -32,7 +32,7 @@ impl Actor {
                 self.record_awake(image).await
             }
             (Target::Running, _, _) => {
-                self.save(|record, _| {
+                self.save(|record| {
                     record.intent = Some(Intent::Boot);
                     Ok(())
                 })
@@ -41,7 +41,7 @@ impl Actor {
             }
             (Target::Standby, _, image) => {
                 self.make_links_durable(image.as_ref()).await?;
-                self.save(move |record, _| {
+                self.save(move |record| {
                     record.intent = None;
                     record.standby = image;
                     Ok(())

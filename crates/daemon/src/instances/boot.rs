@@ -22,7 +22,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 impl Actor {
     /// Boots a stopped machine. Returns when the VMM runs; the guest comes up beside.
     pub(super) async fn start(&mut self, overrides: StartOverrides) -> Result<(), OpError> {
-        self.save(move |record, _| {
+        self.save(move |record| {
             if let Some(entrypoint) = overrides.entrypoint {
                 record.spec.entrypoint = Some(entrypoint);
             }
@@ -65,7 +65,7 @@ impl Actor {
         self.look().await;
         self.show_busy();
         let now = (self.ctx.now)();
-        self.save(move |record, _| {
+        self.save(move |record| {
             record.memory = model::MemoryOrigin::booted();
             record.started_at = Some(now);
             record.base = None;
@@ -225,7 +225,7 @@ impl Actor {
             message,
         };
         let saved = self
-            .save(move |record, _| {
+            .save(move |record| {
                 record.exit = Some(exit);
                 Ok(())
             })
@@ -268,7 +268,7 @@ impl Actor {
 
     pub(super) async fn clear_intent(&mut self) {
         let cleared = self
-            .save(|record, _| {
+            .save(|record| {
                 record.intent = None;
                 Ok(())
             })

@@ -73,7 +73,7 @@ impl Actor {
         names: Vec<Name>,
     ) -> Result<Vec<ForkSlot>, OpError> {
         let image = entropy::image_id();
-        self.save(|record, _| {
+        self.save(|record| {
             record.intent = Some(Intent::Capture);
             Ok(())
         })

@@ -125,7 +125,7 @@ impl Actor {
         lease: Option<NetworkLease>,
     ) -> Result<(), OpError> {
         let saved = self
-            .save(move |record, _| {
+            .save(move |record| {
                 record.lease = lease;
                 Ok(())
             })

@@ -25,7 +25,7 @@ impl Actor {
         let intent = Intent::Standby {
             image: image.clone(),
         };
-        self.save(move |record, _| {
+        self.save(move |record| {
             record.intent = Some(intent);
             Ok(())
         })
@@ -91,7 +91,7 @@ impl Actor {
         let standby = image.clone();
         let now = (self.ctx.now)();
         let recorded = self
-            .save(move |record, _| {
+            .save(move |record| {
                 record.standby = Some(standby);
                 record.base = None;
                 record.stopped_at = Some(now);
@@ -123,7 +123,7 @@ impl Actor {
         }
         self.wake_paused().await;
         let cleared = self
-            .save(|record, _| {
+            .save(|record| {
                 record.intent = None;
                 record.standby = None;
                 Ok(())
@@ -174,7 +174,7 @@ impl Actor {
 
     /// Standby → Paused → Running.
     pub(super) async fn restore(&mut self) -> Result<(), OpError> {
-        self.save(|record, _| {
+        self.save(|record| {
             record.intent = Some(Intent::Restore);
             Ok(())
         })
@@ -215,7 +215,7 @@ impl Actor {
     /// The machine runs on `image` now: it is no longer what it would wake from.
     pub(super) async fn record_awake(&mut self, image: ImageId) -> Result<(), OpError> {
         let now = (self.ctx.now)();
-        self.save(move |record, _| {
+        self.save(move |record| {
             record.intent = None;
             record.standby = None;
             record.base = Some(image);

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 impl Actor {
     /// Powers a machine off: the program is asked, then told, then the VMM ends.
     pub(super) async fn stop(&mut self) -> Result<(), OpError> {
-        self.save(|record, _| {
+        self.save(|record| {
             record.intent = Some(Intent::Stop);
             Ok(())
         })
@@ -89,7 +89,7 @@ impl Actor {
     pub(super) async fn record_down(&mut self, exit: Option<ExitInfo>) {
         let now = (self.ctx.now)();
         let saved = self
-            .save(move |record, _| {
+            .save(move |record| {
                 record.intent = None;
                 record.standby = None;
                 record.base = None;
@@ -128,7 +128,7 @@ impl Actor {
     pub(super) async fn delete(&mut self, graceful: bool) -> Result<(), OpError> {
         self.look().await;
         let state = self.state();
-        self.save(move |record, forks| {
+        self.save_counted(move |record, forks| {
             admit(Operation::Delete, state, forks).map_err(StoreError::from)?;
             record.intent = Some(Intent::Delete);
             Ok(())
@@ -144,7 +144,7 @@ impl Actor {
     /// daemon must not finish what was reported as failed.
     pub(super) async fn unmake_self(&mut self) {
         let marked = self
-            .save(|record, _| {
+            .save(|record| {
                 record.intent = Some(Intent::Delete);
                 Ok(())
             })

@@ -15,7 +15,7 @@ impl Actor {
         let state = self.state();
         self.ensure_hold().await?;
         let saved = self
-            .save(move |record, forks| {
+            .save_counted(move |record, forks| {
                 admit(Operation::Promote, state, forks).map_err(StoreError::from)?;
                 record.template = true;
                 Ok(())
@@ -31,7 +31,7 @@ impl Actor {
     /// so one that is being made either is counted or fails.
     pub(super) async fn demote(&mut self) -> Result<(), OpError> {
         let state = self.state();
-        self.save(move |record, forks| {
+        self.save_counted(move |record, forks| {
             admit(Operation::Demote, state, forks).map_err(StoreError::from)?;
             record.template = false;
             Ok(())

@@ -28,7 +28,7 @@ impl Actor {
             network.set_policy(Slot(lease.slot), after).await?;
         }
         let saved = self
-            .save(move |record, _| {
+            .save(move |record| {
                 if let Some(expires_at) = patch.expires_at {
                     record.expires_at = expires_at;
                 }

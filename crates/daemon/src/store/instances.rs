@@ -71,14 +71,30 @@ impl Store {
     }
 
     /// How many instances have this one as their parent, for deciding: refuses where one of their records cannot be
-    /// read, as [`Self::update`] does.
+    /// read, as [`Self::update_counted`] does.
     pub fn live_forks(&self, id: &InstanceId) -> Result<u64, StoreError> {
         self.read(|tx| count_forks_decoded(tx, id))
     }
 
-    /// Changes one record. `change` sees the record and the number of live forks as
-    /// they are inside the transaction and may refuse; then nothing is written.
+    /// Changes one record. `change` sees the record as it is inside the transaction and
+    /// may refuse; then nothing is written. For whatever depends on the number of live
+    /// forks there is [`Self::update_counted`].
     pub fn update<T>(
+        &self,
+        id: &InstanceId,
+        change: impl FnOnce(&mut InstanceRecord) -> Result<T, StoreError>,
+    ) -> Result<(InstanceRecord, T), StoreError> {
+        self.write(|tx| {
+            let mut record = load(tx, id)?;
+            let value = change(&mut record)?;
+            save(tx, &record)?;
+            Ok((record, value))
+        })
+    }
+
+    /// As [`Self::update`], with the number of live forks counted in the same
+    /// transaction: refused where one of their records cannot be read.
+    pub fn update_counted<T>(
         &self,
         id: &InstanceId,
         change: impl FnOnce(&mut InstanceRecord, u64) -> Result<T, StoreError>,

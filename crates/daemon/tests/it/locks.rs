@@ -114,6 +114,20 @@ async fn rule_3_9_a_record_that_cannot_be_read_refuses_and_is_named() {
 }
 
 #[tokio::test]
+async fn rule_3_9_what_does_not_depend_on_the_count_is_not_refused() {
+    let world = World::new().await;
+    let template = world.template("template").await;
+    let fork = world.fork(&template, json!({ "name": "fork" })).await;
+    let good = world.raw_record(&fork);
+    world.set_raw_record(&fork, "{}");
+    let path = format!("/instances/{template}");
+    let patched = world.call("PATCH", &path, r#"{"tags":{"a":"b"}}"#).await;
+    assert_eq!(patched.ok()["tags"], json!({ "a": "b" }));
+    world.set_raw_record(&fork, &good);
+    world.delete_everything().await;
+}
+
+#[tokio::test]
 async fn rule_3_9_a_restart_leaves_what_it_cannot_read_alone() {
     let mut world = World::new().await;
     let template = world.template("template").await;

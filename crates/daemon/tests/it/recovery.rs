@@ -121,7 +121,7 @@ async fn what_could_not_be_looked_at_is_mended_when_it_can() {
 /// Writes into the record what an operation had written before the daemon was killed.
 async fn intend(world: &World, id: &str, intent: Intent) {
     let id = id.parse().unwrap();
-    let change = |record: &mut model::InstanceRecord, _| {
+    let change = |record: &mut model::InstanceRecord| {
         record.intent = Some(intent);
         Ok(())
     };
@@ -205,7 +205,7 @@ async fn a_first_boot_without_a_disk_gets_one_and_a_later_one_is_refused() {
         "{shown}"
     );
     world.kill_daemon().await;
-    let change = |record: &mut model::InstanceRecord, _| {
+    let change = |record: &mut model::InstanceRecord| {
         record.intent = Some(Intent::Boot);
         record.started_at = None;
         Ok(())
