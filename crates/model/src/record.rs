@@ -119,7 +119,7 @@ pub struct InstanceRecord {
     pub created_at: UnixMillis,
     /// When it last came up.
     pub started_at: Option<UnixMillis>,
-    /// When it last went down.
+    /// When it last went down; none since it came up again, or if it never was up.
     pub stopped_at: Option<UnixMillis>,
     /// When it is to be deleted.
     pub expires_at: Option<UnixMillis>,

@@ -44,8 +44,12 @@ impl Actor {
         };
         self.end_vm_or_warn().await;
         let message = chain(&error);
-        self.save(move |record, _| {
+        let now = (self.ctx.now)();
+        self.save(move |record| {
             record.intent = None;
+            if record.started_at.is_some() {
+                record.stopped_at.get_or_insert(now);
+            }
             record.exit = Some(ExitInfo {
                 code: None,
                 message: Some(format!("could not be booted: {message}")),
@@ -64,16 +68,22 @@ impl Actor {
         self.vm = Some(vm);
         self.look().await;
         self.show_busy();
+        self.record_booted().await?;
+        self.bring_up(identity::start_spec(&self.record, &image, &self.ctx.zone));
+        Ok(())
+    }
+
+    /// The VMM of a machine that boots is up.
+    pub(super) async fn record_booted(&mut self) -> Result<(), OpError> {
         let now = (self.ctx.now)();
         self.save(move |record| {
             record.memory = model::MemoryOrigin::booted();
             record.started_at = Some(now);
+            record.stopped_at = None;
             record.base = None;
             Ok(())
         })
-        .await?;
-        self.bring_up(identity::start_spec(&self.record, &image, &self.ctx.zone));
-        Ok(())
+        .await
     }
 
     fn launch_plan(&self) -> Result<LaunchPlan, OpError> {

@@ -59,6 +59,10 @@ impl Actor {
             Repair::Adopt => self.adopt().await,
             Repair::FinishBringUp if intent == Some(Intent::Restore) => self.finish_restore().await,
             Repair::FinishBringUp => {
+                let recorded = self.record.started_at.is_some() && self.record.stopped_at.is_none();
+                if !recorded {
+                    self.record_booted().await?;
+                }
                 self.reconnect().await;
                 Ok(())
             }
@@ -105,11 +109,11 @@ impl Actor {
             if self.vmm == VmmFact::Running {
                 self.reconnect_to_started().await;
             }
-            return Ok(());
+            return self.record_that_it_is_up().await;
         }
         let was_up = self.record.standby.is_none()
             && self.record.started_at.is_some()
-            && self.record.stopped_at < self.record.started_at;
+            && self.record.stopped_at.is_none();
         if was_up {
             let unexplained = self.record.exit.is_none().then(|| ExitInfo {
                 code: None,
@@ -118,6 +122,18 @@ impl Actor {
             self.record_down(unexplained).await;
         }
         Ok(())
+    }
+
+    /// Earlier versions kept the time of the last stop while the machine was up again.
+    async fn record_that_it_is_up(&mut self) -> Result<(), OpError> {
+        if self.record.stopped_at.is_none() {
+            return Ok(());
+        }
+        self.save(|record| {
+            record.stopped_at = None;
+            Ok(())
+        })
+        .await
     }
 
     /// A running VM whose record has no boot under way: its program started, and its

@@ -220,6 +220,7 @@ impl Actor {
             record.standby = None;
             record.base = Some(image);
             record.started_at = Some(now);
+            record.stopped_at = None;
             record.exit = None;
             Ok(())
         })

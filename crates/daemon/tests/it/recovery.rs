@@ -118,6 +118,31 @@ async fn what_could_not_be_looked_at_is_mended_when_it_can() {
     world.delete_everything().await;
 }
 
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_hide_that_a_vmm_died() {
+    let mut world = World::new().await;
+    let id = world.standby("a").await;
+    world.kill_daemon().await;
+    let late = |record: &mut model::InstanceRecord| {
+        let hour = std::time::Duration::from_secs(3600);
+        record.stopped_at = record.stopped_at.map(|at| at.plus(hour));
+        Ok(())
+    };
+    world.records.update(&id.parse().unwrap(), late).unwrap();
+    world.start_daemon().await;
+    assert_eq!(world.act(&id, "restore").await["stopped_at"], json!(null));
+    world.kill_daemon().await;
+    world.machines.kill(&id).await;
+    world.start_daemon().await;
+    let shown = world.show(&id).await;
+    assert_eq!(shown["state"], json!("Stopped"));
+    let message = shown["exit_message"].to_string();
+    assert!(message.contains("while the daemon was away"), "{message}");
+    // Neither base nor image is left.
+    world.picture().await;
+    world.delete_everything().await;
+}
+
 /// Writes into the record what an operation had written before the daemon was killed.
 async fn intend(world: &World, id: &str, intent: Intent) {
     let id = id.parse().unwrap();
