@@ -19,8 +19,8 @@ use std::time::Instant;
 use guest::{Events, Link};
 use hypervisor::{TemplateHold, Vm, VmStatus};
 use model::{
-    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Operation, PhaseClock, Refusal, State,
-    UnixMillis, Verdict, VmmFact, admit, derive,
+    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Intent, Operation, PhaseClock,
+    Refusal, State, UnixMillis, Verdict, VmmFact, admit, derive,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -160,6 +160,12 @@ impl Actor {
     }
 
     async fn carry_out(&mut self, command: Command) -> Result<Outcome, OpError> {
+        if self.record.intent == Some(Intent::Delete) && !command.fits_a_deletion() {
+            return Err(Refusal::state(
+                "a deletion of this instance was begun and could not be finished; delete it again",
+            )
+            .into());
+        }
         match command {
             Command::Fork(order) => {
                 let made = self.make_forks(*order).await?;

@@ -142,6 +142,23 @@ pub struct ForkResult {
 }
 
 impl Command {
+    /// Whether it may follow a deletion that was begun and not finished.
+    pub(super) fn fits_a_deletion(&self) -> bool {
+        match self {
+            Self::Delete { .. } | Self::DropWarm => true,
+            Self::Create
+            | Self::Start(_)
+            | Self::Stop
+            | Self::Standby
+            | Self::Restore
+            | Self::Promote
+            | Self::Demote
+            | Self::Fork(_)
+            | Self::BecomeFork(_)
+            | Self::Update(_) => false,
+        }
+    }
+
     /// The operation's name in logs and metrics.
     pub(super) fn name(&self) -> &'static str {
         match self {

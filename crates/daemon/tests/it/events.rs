@@ -246,3 +246,31 @@ async fn a_deletion_asks_the_program_unless_told_not_to() {
     }
     world.delete_everything().await;
 }
+
+#[tokio::test]
+async fn after_half_a_deletion_nothing_is_done_to_it_but_the_other_half() {
+    let world = World::new().await;
+    let [twin, id] = [world.stopped("twin").await, world.stopped("a").await];
+    world.gate.open();
+    world.delete(&twin).await;
+    let steps = world.gate.taken().len();
+    world.gate.fail_at(steps - 1);
+    let instance = format!("/instances/{id}");
+    let half = world.call("DELETE", &instance, "").await;
+    half.refused(500, "internal_error");
+    world.gate.open();
+    for (method, path, body) in [
+        ("POST", "/start", ""),
+        ("POST", "/stop", ""),
+        ("POST", "/standby", ""),
+        ("POST", "/fork", r#"{"name":"f"}"#),
+        ("PATCH", "", r#"{"tags":{"a":"b"}}"#),
+    ] {
+        let path = format!("{instance}{path}");
+        let answer = world.call(method, &path, body).await;
+        let message = answer.refused(409, "invalid_state");
+        assert!(message.contains("delete"), "{message}");
+    }
+    world.delete(&id).await;
+    world.delete_everything().await;
+}
