@@ -1,5 +1,6 @@
 //! What wakes an actor, and what of it comes first.
 
+use futures::FutureExt as _;
 use guest::{Events, GuestEvent};
 use hypervisor::{ExitReason, Vm};
 use model::VmmFact;
@@ -31,7 +32,7 @@ impl Actor {
         tokio::select! {
             biased;
             reason = exited(vm.as_deref()) => Wake::VmmExited(reason),
-            () = power_off(vm.as_deref()), if wait_for_power_off => Wake::PoweredOff,
+            () = power_off(vm.as_deref()), if wait_for_power_off => powered_off_or_ended(vm.as_deref()),
             result = joined(&mut self.bring_up) => Wake::GuestUp(result),
             event = next_event(&mut self.events) => Wake::Guest(event),
             news = self.warm.news() => Wake::Warm(news),
@@ -51,6 +52,15 @@ async fn power_off(vm: Option<&dyn Vm>) {
     match vm {
         Some(vm) => vm.powered_off().await,
         None => std::future::pending().await,
+    }
+}
+
+/// A wait for the guest's power-off is over as well when the VMM has ended, which may have
+/// been after it was asked for its end: a VMM that died did not power off.
+fn powered_off_or_ended(vm: Option<&dyn Vm>) -> Wake {
+    match exited(vm).now_or_never() {
+        Some(reason) => Wake::VmmExited(reason),
+        None => Wake::PoweredOff,
     }
 }
 

@@ -5,7 +5,7 @@ use hypervisor::fake::Operation as Deed;
 use model::State;
 use serde_json::json;
 
-use crate::world::World;
+use crate::world::{Pretence, World};
 
 fn exited(code: i32) -> ExitStatus {
     ExitStatus {
@@ -63,6 +63,23 @@ async fn a_vmm_that_dies_is_noticed_at_once_and_after_a_restart() {
     let message = world.show(&id).await["exit_message"].to_string();
     assert!(message.contains("while the daemon was away"), "{message}");
     world.picture().await;
+    world.delete_everything().await;
+}
+
+#[tokio::test]
+async fn a_vmm_that_dies_between_two_looks_at_it_did_not_power_off() {
+    let world = World::new().await;
+    let id = world.running("a").await;
+    world.machines.pretend(&id, Pretence::DiesWhenWaitedFor);
+    // Whatever comes next makes the actor look again.
+    let path = format!("/instances/{id}");
+    world
+        .call("PATCH", &path, r#"{"tags":{"a":"b"}}"#)
+        .await
+        .ok();
+    world.reach(&id, State::Stopped).await;
+    let message = world.show(&id).await["exit_message"].to_string();
+    assert!(message.contains("unexpectedly"), "{message}");
     world.delete_everything().await;
 }
 

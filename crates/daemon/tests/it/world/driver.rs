@@ -139,7 +139,7 @@ impl Vm for GatedVm {
 
     async fn status(&self) -> Result<VmStatus, VmmError> {
         match self.parts.machines.pretence(&self.name) {
-            None => self.inner.status().await,
+            None | Some(Pretence::DiesWhenWaitedFor) => self.inner.status().await,
             Some(Pretence::Status(status)) => Ok(status),
             Some(Pretence::Silent) => Err(VmmError::Timeout {
                 what: "query-status",
@@ -169,6 +169,9 @@ impl Vm for GatedVm {
     }
 
     async fn powered_off(&self) {
+        if self.parts.machines.pretence(&self.name) == Some(Pretence::DiesWhenWaitedFor) {
+            self.inner.kill().await.unwrap();
+        }
         self.inner.powered_off().await;
     }
 

@@ -12,6 +12,8 @@ pub(crate) enum Pretence {
     Status(VmStatus),
     /// Its control socket does not answer.
     Silent,
+    /// It is killed at the moment in which somebody asks whether its guest powers off.
+    DiesWhenWaitedFor,
 }
 
 #[derive(Default)]
