@@ -52,10 +52,8 @@ impl Instances {
             self.take_promotion_back(source).await;
         }
         if none_lives
-            && let Some(ForkResult {
-                outcome: Err(first),
-                ..
-            }) = results.pop()
+            && !results.is_empty()
+            && let Err(first) = results.swap_remove(0).outcome
         {
             return Err(first);
         }

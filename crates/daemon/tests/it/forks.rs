@@ -206,6 +206,20 @@ async fn one_machine_that_does_not_start_fails_one_fork() {
 }
 
 #[tokio::test]
+async fn of_a_fan_out_without_a_fork_the_first_error_is_told() {
+    let world = World::new().await;
+    let template = world.template("template").await;
+    world.stopped("web-1").await;
+    world.host.fail_next(Deed::Restore, "no memory");
+    let path = format!("/instances/{template}/fork");
+    let answer = world
+        .post(&path, json!({ "name": "web", "count": 2 }))
+        .await;
+    answer.refused(409, "name_conflict");
+    world.delete_everything().await;
+}
+
+#[tokio::test]
 async fn a_promotion_is_taken_back_when_no_fork_could_be_made() {
     let world = World::new().await;
     let source = world.standby("source").await;
