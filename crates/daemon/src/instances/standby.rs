@@ -247,12 +247,13 @@ impl Actor {
             nic: self.take_slot().await?,
         };
         let vm = restoring.restore(&ctx).await?;
+        // What the guest does from here on, its hook above all, may take as long as it likes.
+        drop(permit);
         self.vm = Some(Arc::clone(&vm));
         self.vmm = VmmFact::Paused;
         self.show_busy();
         let identity = identity::identity(&self.record, &image_record, &ctx.zone, new_machine);
         let up = resume_guest(&vm, identity).await?;
-        drop(permit);
         self.look().await;
         self.take_guest(up);
         Ok(())

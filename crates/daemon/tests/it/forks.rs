@@ -1,9 +1,9 @@
 //! Specification §5 and §6: what makes a fork its own machine, and fan-out.
 
-use hypervisor::fake::Operation as Deed;
+use hypervisor::fake::{Held, Operation as Deed};
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{PATIENCE, STARTS, World};
 
 #[tokio::test]
 async fn a_fork_is_told_who_it_is_before_it_is_announced() {
@@ -216,6 +216,32 @@ async fn of_a_fan_out_without_a_fork_the_first_error_is_told() {
         .post(&path, json!({ "name": "web", "count": 2 }))
         .await;
     answer.refused(409, "name_conflict");
+    world.delete_everything().await;
+}
+
+#[tokio::test]
+async fn guests_that_take_long_with_their_hooks_keep_no_other_machine_asleep() {
+    let world = World::new().await;
+    let template = world.template("template").await;
+    let sleeper = world.standby("sleeper").await;
+    let path = format!("/instances/{template}/fork");
+    let slow: Vec<_> = (0..STARTS)
+        .map(|_| world.host.hold_next(Deed::Dial))
+        .collect();
+    let forks = world.post(&path, json!({ "name": "f", "count": STARTS }));
+    let restore = async {
+        let mut waiting = Vec::new();
+        for mut one in slow {
+            assert!(one.reached().await);
+            waiting.push(one);
+        }
+        let restored = world.act(&sleeper, "restore");
+        let restored = tokio::time::timeout(PATIENCE, restored).await.unwrap();
+        assert_eq!(restored["state"], json!("Running"));
+        waiting.into_iter().for_each(Held::release);
+    };
+    let (forked, ()) = tokio::join!(forks, restore);
+    forked.ok();
     world.delete_everything().await;
 }
 

@@ -21,10 +21,10 @@ use model::{InstanceId, UnixMillis};
 use network::fake::FakeNetwork;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::World;
 use super::driver::{GatedDriver, Parts};
 use super::gate::Records;
 use super::guests::Agents;
+use super::{STARTS, World};
 
 /// How long blocking work under way may take to end when a daemon is killed.
 const LAST_BREATH: Duration = Duration::from_secs(20);
@@ -141,7 +141,7 @@ fn context(world: &World) -> Arc<Context> {
             kernel: world.boot_file("kernel"),
             initrd: world.boot_file("initrd"),
         }),
-        starts: tokio::sync::Semaphore::new(4),
+        starts: tokio::sync::Semaphore::new(STARTS),
         network: network(world),
         zone: "test.internal".to_owned(),
         ports: Arc::new(NoPorts),

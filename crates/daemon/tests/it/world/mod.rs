@@ -41,6 +41,9 @@ pub(crate) const OTHER_IMAGE: &str = "docker.io/library/other:latest";
 pub(crate) const OTHER_DIGEST: &str =
     "sha256:2222222222222222222222222222222222222222222222222222222222222222";
 
+/// Machines that the daemon starts at one time.
+pub(crate) const STARTS: usize = 4;
+
 /// Size of the writable disk of instances.
 pub(crate) const OVERLAY: &str = "16MB";
 
