@@ -6,9 +6,9 @@ use model::{ImageId, Intent, Target};
 use super::actor::{Actor, Up};
 use super::command::Birth;
 use super::context::RESUME_DEADLINE;
-use super::standby::{blocking, not_resumed};
+use super::standby::{blocking_op, not_resumed};
 use super::warm::{Seat, WarmFork, WarmVm};
-use super::{OpError, identity, slot};
+use super::{OpError, disk, identity, slot};
 
 impl Actor {
     /// Brings a recorded fork that owns its bytes to its target. A fork that cannot be
@@ -49,7 +49,9 @@ impl Actor {
                 .await
             }
             (Target::Stopped, _, _) => {
-                self.save(|record, _| {
+                let dir = self.dir.clone();
+                blocking_op(move || disk::make_durable(&dir)).await?;
+                self.save(|record| {
                     record.intent = None;
                     Ok(())
                 })
@@ -94,6 +96,11 @@ impl Actor {
         let Some(dir) = image.map(|image| self.dir.image(image)) else {
             return Ok(());
         };
-        blocking(move || Image::open(&dir)?.make_durable()).await
+        let own = self.dir.clone();
+        blocking_op(move || {
+            Image::open(&dir)?.make_durable()?;
+            disk::make_directory_durable(&own)
+        })
+        .await
     }
 }

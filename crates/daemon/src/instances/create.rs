@@ -72,7 +72,11 @@ impl Actor {
         let layout = self.ctx.layout.clone();
         let dir = self.dir.clone();
         let size = self.record.spec.overlay_size.bytes();
-        super::standby::blocking_op(move || disk::fresh(&layout, &dir, size)).await?;
+        super::standby::blocking_op(move || {
+            disk::fresh(&layout, &dir, size)?;
+            disk::make_durable(&dir)
+        })
+        .await?;
         self.boot_or_undo().await
     }
 }

@@ -114,6 +114,28 @@ pub(super) fn chain(dir: &InstanceDir) -> Result<Vec<DiskFile>, OpError> {
     }
 }
 
+/// Makes the chain survive a power failure: the names of its layers, and the bytes of
+/// those that are no links.
+pub(super) fn make_durable(dir: &InstanceDir) -> Result<(), OpError> {
+    for layer in chain(dir)? {
+        // Clean files, as links of frozen layers are, cost nothing.
+        sync(&layer.path)?;
+    }
+    sync(&dir.disk())?;
+    make_directory_durable(dir)
+}
+
+/// Makes the directory itself survive a power failure, with the directories in it.
+pub(super) fn make_directory_durable(dir: &InstanceDir) -> Result<(), OpError> {
+    sync(dir.root())?;
+    dir.root().parent().map_or(Ok(()), sync)
+}
+
+fn sync(path: &Path) -> Result<(), OpError> {
+    let synced = fs::File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(OpError::disk(format!("cannot sync {}", path.display())))
+}
+
 fn stack_on(disk_dir: &Path, layers: &[DiskFile], size_bytes: u64) -> Result<(), OpError> {
     let copy_newest = layers.len() > MAX_OVERLAYS;
     let last = layers.len().saturating_sub(1);

@@ -77,6 +77,7 @@ impl Actor {
                         &self.dir,
                         self.record.spec.overlay_size.bytes(),
                     )?;
+                    disk::make_durable(&self.dir)?;
                 }
                 self.boot_or_undo().await
             }

@@ -276,6 +276,7 @@ impl Restoring {
     pub(super) async fn restore(self, ctx: &Context) -> Result<Arc<dyn Vm>, OpError> {
         let dir = self.dir.clone();
         let image_dir = self.dir.image(&self.image);
+        let durable = self.dir.clone();
         let (image_dir, disk) = blocking_op(move || {
             let image = Image::open(&image_dir)?;
             disk::from_image(&dir, &image)?;
@@ -294,7 +295,18 @@ impl Restoring {
             memory: hypervisor::MemoryBackend::File,
             wake: Wake::Running,
         };
-        Ok(ctx.driver.restore(plan).await?)
+        // The new chain holds what the guest will write. It gets durable beside the start of
+        // the VMM, which takes longer; a machine whose disk may be lost is not announced.
+        let (vm, durable) = tokio::join!(
+            ctx.driver.restore(plan),
+            blocking_op(move || disk::make_durable(&durable))
+        );
+        let vm = vm?;
+        if let Err(error) = durable {
+            vm.kill().await?;
+            return Err(error);
+        }
+        Ok(vm)
     }
 }
 
