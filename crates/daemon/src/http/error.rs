@@ -145,7 +145,9 @@ impl From<OpError> for ApiError {
             OpError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, codes::RATE_LIMITED, text),
             OpError::HostNotReady(_) => Self::dependency(text),
             OpError::PostFork(_) => Self::invalid(codes::POST_FORK_FAILED, text),
-            OpError::Guest(_) | OpError::Disk { .. } | OpError::Timeout(_) => Self::internal(text),
+            OpError::Guest(_) | OpError::Disk { .. } | OpError::Timeout(_) | OpError::Broken => {
+                Self::internal(text)
+            }
         }
     }
 }

@@ -62,6 +62,11 @@ pub enum OpError {
     /// The host lacks something that the daemon needs for this.
     #[error("{0}")]
     HostNotReady(String),
+    /// The daemon itself failed in the middle of it.
+    #[error(
+        "coppiced failed at this operation; what it left is being mended, see the daemon's log"
+    )]
+    Broken,
     /// The command that a new fork runs before it is announced failed.
     #[error("the post_fork command failed: {0}")]
     PostFork(String),

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::future::BoxFuture;
 use futures::{StreamExt as _, stream};
-use model::{InstanceId, InstanceRecord, State};
+use model::{InstanceId, InstanceRecord, State, VmmFact};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
@@ -16,16 +17,31 @@ use super::published::Published;
 use super::slot::Networking;
 use super::sweep::{Swept, sweep};
 use super::{OpError, chain};
-use crate::store::Found;
+use crate::store::{Found, StoreError};
 
 /// Instances that are brought in step at one time after a restart.
 const PARALLEL_RECOVERIES: usize = 16;
+
+/// Panics of one instance's actors after which the next one waits for a request before it
+/// looks at the world.
+const MOST_PANICS: u32 = 3;
 
 /// The handle of one actor.
 #[derive(Clone)]
 pub(super) struct Handle {
     mailbox: mpsc::Sender<Envelope>,
     pub(super) published: watch::Receiver<Published>,
+}
+
+impl Handle {
+    /// Why there is no answer: an actor ends when its instance does, or by a defect.
+    pub(super) fn without_actor(&self) -> OpError {
+        if self.published.borrow().deleted {
+            OpError::NotFound
+        } else {
+            OpError::Broken
+        }
+    }
 }
 
 /// All instances of this host.
@@ -51,7 +67,7 @@ impl Instances {
                     known.insert(entry.record.id.to_string());
                     records.push(entry.record);
                 }
-                Err(crate::store::StoreError::BadRecord { id, why }) => {
+                Err(StoreError::BadRecord { id, why }) => {
                     error!(instance = %id, %why, "a record cannot be read; the instance is left as it is");
                     known.insert(id);
                 }
@@ -95,14 +111,62 @@ impl Instances {
             published,
         };
         self.actors().insert(id.clone(), handle.clone());
+        self.watch_over(id, actor.run(receiver), 0);
+        handle
+    }
+
+    /// Runs an actor. One that ends is forgotten; in place of one that panicked comes
+    /// another, which finds out where things stand as after a restart of the daemon.
+    fn watch_over(
+        self: &Arc<Self>,
+        id: InstanceId,
+        life: impl Future<Output = ()> + Send + 'static,
+        panics: u32,
+    ) {
         let all = Arc::downgrade(self);
+        let life = tokio::spawn(life);
         tokio::spawn(async move {
-            actor.run(receiver).await;
-            if let Some(all) = all.upgrade() {
-                all.actors().remove(&id);
+            let ended = life.await;
+            let Some(all) = all.upgrade() else { return };
+            match ended {
+                Err(failed) if failed.is_panic() => all.replace_actor(id, panics + 1).await,
+                _ => drop(all.actors().remove(&id)),
             }
         });
-        handle
+    }
+
+    /// The type of the future is written out because it holds itself.
+    fn replace_actor(self: Arc<Self>, id: InstanceId, panics: u32) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            error!(instance = %id, panics, "the actor of an instance panicked: a defect of coppiced");
+            let key = id.clone();
+            let record = match self.ctx.store.run(move |store| store.instance(&key)).await {
+                Ok(entry) => entry.record,
+                Err(StoreError::NotFound) => return drop(self.actors().remove(&id)),
+                Err(failed) => {
+                    // Its handle stays: requests are told that the instance has no actor.
+                    return error!(instance = %id, why = %chain(&failed), "it gets no other one");
+                }
+            };
+            let (mut actor, published) = Actor::new(Arc::clone(&self.ctx), record);
+            actor.vmm = VmmFact::Unreadable(format!(
+                "coppiced failed at work on it {panics} times; see the daemon's log"
+            ));
+            actor.unread = true;
+            actor.show();
+            let (mailbox, receiver) = mpsc::channel(MAILBOX);
+            let handle = Handle { mailbox, published };
+            self.actors().insert(id.clone(), handle);
+            let life = async move {
+                // What fails again and again is not tried for ever, but with each request.
+                if panics <= MOST_PANICS {
+                    actor.release_lost_slots().await;
+                    actor.recover().await;
+                }
+                actor.run(receiver).await;
+            };
+            self.watch_over(id, life, panics);
+        })
     }
 
     fn actors(&self) -> MutexGuard<'_, HashMap<InstanceId, Handle>> {
@@ -241,8 +305,7 @@ pub(super) async fn send(handle: &Handle, command: Command) -> Result<Outcome, O
         .try_send(Envelope { command, reply })
         .map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => OpError::Busy,
-            mpsc::error::TrySendError::Closed(_) => OpError::NotFound,
+            mpsc::error::TrySendError::Closed(_) => handle.without_actor(),
         })?;
-    // The actor ends without an answer only when it deletes itself in the turn before.
-    answer.await.map_err(|_| OpError::NotFound)?
+    answer.await.map_err(|_| handle.without_actor())?
 }

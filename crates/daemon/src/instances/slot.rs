@@ -148,6 +148,19 @@ impl Actor {
         }
     }
 
+    /// Gives slots back that an actor took and could not record before it panicked.
+    pub(super) async fn release_lost_slots(&self) {
+        let Ok(network) = self.ctx.network.get() else {
+            return;
+        };
+        let recorded = self.record.lease.map(|lease| lease.slot);
+        for (owner, lease) in network.leases() {
+            if owner == self.id.as_str() && recorded != Some(lease.slot.0) {
+                give_back(&self.ctx, lease.slot.0).await;
+            }
+        }
+    }
+
     /// Lets published ports lead to the machine.
     pub(super) async fn open_ports(&self) -> Result<(), OpError> {
         let ports = &self.record.spec.network.policy.publish;

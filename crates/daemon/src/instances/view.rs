@@ -95,7 +95,8 @@ impl Instances {
         target: State,
         timeout: Duration,
     ) -> Result<WaitOutcome, OpError> {
-        let mut published = self.handle(id)?.published;
+        let handle = self.handle(id)?;
+        let mut published = handle.published.clone();
         let reached = tokio::time::timeout(timeout, async {
             loop {
                 let (deleted, done) = {
@@ -109,7 +110,8 @@ impl Instances {
                 if done {
                     return Ok(());
                 }
-                published.changed().await.map_err(|_| OpError::NotFound)?;
+                let changed = published.changed().await;
+                changed.map_err(|_| handle.without_actor())?;
             }
         })
         .await;
@@ -138,14 +140,15 @@ impl Instances {
 
     /// The line to the agent, as soon as there is one.
     pub async fn wait_for_link(&self, id: &InstanceId) -> Result<guest::Link, OpError> {
-        let mut published = self.handle(id)?.published;
+        let handle = self.handle(id)?;
+        let mut published = handle.published.clone();
         let found = tokio::time::timeout(
             LINK_WAIT,
             published.wait_for(|now| now.link.is_some() || now.state != State::Running),
         )
         .await
         .map_err(|_| OpError::Timeout("waiting for the guest's agent"))?
-        .map_err(|_| OpError::NotFound)?;
+        .map_err(|_| handle.without_actor())?;
         match &found.link {
             Some(link) => Ok(link.clone()),
             None => {

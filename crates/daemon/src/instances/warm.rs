@@ -109,6 +109,22 @@ impl std::fmt::Debug for WarmFork {
     }
 }
 
+impl Drop for Actor {
+    /// Nobody else knows of the warm forks of an actor that panics.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let forks = std::mem::take(&mut self.warm.forks);
+        let ctx = Arc::clone(&self.ctx);
+        tokio::spawn(async move {
+            for fork in forks {
+                end(&ctx, fork).await;
+            }
+        });
+    }
+}
+
 impl WarmPool {
     /// The VMs that are ready.
     pub(super) fn vms(&self) -> Vec<Arc<dyn Vm>> {

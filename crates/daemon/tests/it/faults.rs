@@ -2,8 +2,10 @@
 //! left; the instance is as before, or as after the operation where the step was not
 //! needed.
 
+use model::State;
+
 use crate::scenarios::{Scenario, Stage, scenarios};
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 /// More steps than any operation has.
 const MOST_STEPS: usize = 200;
@@ -52,6 +54,54 @@ async fn check(world: &World, stage: &Stage, status: u16, failed: &str) -> Optio
         "{state:?} after {status}"
     );
     state
+}
+
+#[tokio::test]
+async fn a_panic_at_any_step_of_a_standby_is_told_and_mended() {
+    panic_at_every_step(Scenario::Standby).await;
+}
+
+#[tokio::test]
+async fn a_panic_at_any_step_of_a_restore_is_told_and_mended() {
+    panic_at_every_step(Scenario::Restore).await;
+}
+
+/// The instance is neither lost nor stuck: the next request finds it as after a restart.
+async fn panic_at_every_step(scenario: Scenario) {
+    let mut steps = 0..MOST_STEPS;
+    for step in steps.by_ref() {
+        let world = World::new().await;
+        let stage = scenario.stage(&world).await;
+        world.gate.panic_at(step);
+        // None if it was the request's own task, which looks the instance up before and after.
+        let answer = stage.ask(&world).await;
+        if world.gate.taken().len() <= step {
+            break;
+        }
+        world.gate.open();
+        if let Some(failed) = answer.filter(|answer| answer.status >= 400) {
+            failed.refused(500, "internal_error");
+        }
+        let subject = stage.subject.parse().unwrap();
+        let whole = async || {
+            let published = world.daemon().instances.published(&subject);
+            published.is_ok_and(|now| !now.busy && now.state != State::Unknown)
+        };
+        let mended = async {
+            while !whole().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, mended).await.unwrap();
+        world.picture().await;
+        let state = stage.check(&world).await;
+        stage.check_memory(&world, state.as_deref()).await;
+        world.delete_everything().await;
+    }
+    assert!(
+        (3..MOST_STEPS).contains(&steps.start),
+        "the operation has steps"
+    );
 }
 
 scenarios!(fail_every_step);

@@ -21,6 +21,7 @@ enum Plan {
     Pass,
     Stop(usize, When),
     Fail(usize),
+    Panic(usize),
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +55,11 @@ impl Gate {
         self.set(Plan::Fail(step));
     }
 
+    /// Whoever takes the step with this number panics.
+    pub(crate) fn panic_at(&self, step: usize) {
+        self.set(Plan::Panic(step));
+    }
+
     /// The steps that were begun since the last change of plan.
     pub(crate) fn taken(&self) -> Vec<&'static str> {
         self.inner().taken.clone()
@@ -82,6 +88,7 @@ impl Gate {
         if plan == Plan::Fail(step) {
             return Err(format!("injected into step {step} ({name})"));
         }
+        assert_ne!(plan, Plan::Panic(step), "injected into {name}");
         self.stop_if(plan == Plan::Stop(step, When::Before)).await;
         Ok(Passed(step))
     }
