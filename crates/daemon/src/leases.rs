@@ -38,7 +38,7 @@ pub(crate) async fn forget_lost_leases(
         record.lease = None;
         let id = record.id.clone();
         let forget = move |store: &Store| {
-            store.update(&id, |record, _| {
+            store.update(&id, |record| {
                 record.lease = None;
                 Ok(())
             })
