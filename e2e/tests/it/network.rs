@@ -92,38 +92,8 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-#[tokio::test]
-async fn a_web_server_is_reached_by_address_published_port_and_host_name() {
-    let Some(daemon) = start().await else { return };
-    let (published, ingress) = (free_port(), free_port());
-    let publish = json!({ "publish": [{ "host_port": published, "port": WEB }] });
-    let id = web(&daemon, "web", publish, json!({})).await;
-    let ip = address(&daemon, &id).await;
-    assert_eq!(served(&format!("http://{ip}:{WEB}/")).await, "web");
-    assert_eq!(
-        served(&format!("http://127.0.0.1:{published}/")).await,
-        "web"
-    );
-
-    let request = json!({ "name": "all", "rules": [{
-        "match": { "hostname": "{instance}.test", "port": ingress },
-        "target": { "instance": "{instance}", "port": WEB },
-        "wake": true,
-    }] });
-    daemon.post("/ingresses", request.clone()).await.expect(201);
-    daemon
-        .post("/ingresses", request)
-        .await
-        .refused(409, "already_exists");
-    let url = format!("http://127.0.0.1:{ingress}/");
-    assert_eq!(
-        page(&url, Some("web.test")).await.expect("an answer"),
-        (200, "web".to_owned())
-    );
-    assert_eq!(
-        page(&url, Some("elsewhere")).await.expect("an answer").0,
-        404
-    );
+/// `ingress` is a port on which `{instance}.test` is answered for.
+async fn refuses_what_cannot_be(daemon: &Daemon, ingress: u16) {
     let somebody = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
     let busy = somebody.local_addr().expect("an address").port();
     for (rule, status, code) in [
@@ -159,7 +129,10 @@ async fn a_web_server_is_reached_by_address_published_port_and_host_name() {
             .await
             .refused(status, code);
     }
+}
 
+async fn finds_targets_by_prefix(daemon: &Daemon, ingress: u16, id: &str) {
+    let url = format!("http://127.0.0.1:{ingress}/");
     // A target is found as everything is: by the beginning of its id too.
     let request = json!({ "name": "one", "rules": [{
         "match": { "hostname": "one.test", "port": ingress },
@@ -174,6 +147,43 @@ async fn a_web_server_is_reached_by_address_published_port_and_host_name() {
         .call(reqwest::Method::DELETE, "/ingresses/one", None)
         .await
         .expect(204);
+}
+
+#[tokio::test]
+async fn a_web_server_is_reached_by_address_published_port_and_host_name() {
+    let Some(daemon) = start().await else { return };
+    let (published, ingress) = (free_port(), free_port());
+    let publish = json!({ "publish": [{ "host_port": published, "port": WEB }] });
+    let id = web(&daemon, "web", publish, json!({})).await;
+    let ip = address(&daemon, &id).await;
+    assert_eq!(served(&format!("http://{ip}:{WEB}/")).await, "web");
+    assert_eq!(
+        served(&format!("http://127.0.0.1:{published}/")).await,
+        "web"
+    );
+
+    let request = json!({ "name": "all", "rules": [{
+        "match": { "hostname": "{instance}.test", "port": ingress },
+        "target": { "instance": "{instance}", "port": WEB },
+        "wake": true,
+    }] });
+    daemon.post("/ingresses", request.clone()).await.expect(201);
+    daemon
+        .post("/ingresses", request)
+        .await
+        .refused(409, "already_exists");
+    let url = format!("http://127.0.0.1:{ingress}/");
+    assert_eq!(
+        page(&url, Some("web.test")).await.expect("an answer"),
+        (200, "web".to_owned())
+    );
+    assert_eq!(
+        page(&url, Some("elsewhere")).await.expect("an answer").0,
+        404
+    );
+    refuses_what_cannot_be(&daemon, ingress).await;
+
+    finds_targets_by_prefix(&daemon, ingress, &id).await;
 
     // The proxy goes on without the daemon, and a request for a sleeping machine wakes it.
     daemon.act(&id, "standby").await.expect(200);
@@ -218,7 +228,7 @@ async fn a_local_port_is_local_and_comes_back_with_the_edge() {
     let Some(daemon) = start().await else { return };
     let port = free_port();
     let publish = |port: u16| json!({ "publish": [{ "host_ip": "127.0.0.1", "host_port": port, "port": WEB }] });
-    web(&daemon, "web", publish(port), json!({})).await;
+    let id = web(&daemon, "web", publish(port), json!({})).await;
     let local = format!("http://127.0.0.1:{port}/");
     assert_eq!(served(&local).await, "web");
     let host = host_address(&daemon).await;
@@ -244,6 +254,26 @@ async fn a_local_port_is_local_and_comes_back_with_the_edge() {
     })
     .await;
     assert_ne!(edge_of(&daemon), Some(edge));
+
+    // What is changed while it runs holds at once.
+    let path = format!("/instances/{id}");
+    let moved = free_port();
+    let body = json!({ "network": { "publish": [{ "host_port": moved, "port": WEB }] } });
+    daemon
+        .call(reqwest::Method::PATCH, &path, Some(body))
+        .await
+        .expect(200);
+    for at in ["127.0.0.1", host.as_str()] {
+        assert_eq!(served(&format!("http://{at}:{moved}/")).await, "web");
+    }
+    assert!(page(&local, None).await.is_err());
+    let body = json!({ "network": { "publish": [] } });
+    daemon
+        .call(reqwest::Method::PATCH, &path, Some(body))
+        .await
+        .expect(200);
+    let moved = format!("http://127.0.0.1:{moved}/");
+    assert!(page(&moved, None).await.is_err());
 }
 
 /// The process that serves ingress, names and published ports of a daemon.

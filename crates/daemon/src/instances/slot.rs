@@ -142,7 +142,12 @@ impl Actor {
             return;
         };
         self.ctx.ports.close(&self.id).await;
-        give_back(&self.ctx, lease.slot).await;
+        // A record that could not be corrected may name a slot that is another's by now.
+        let network = self.ctx.network.get().ok();
+        let holder = network.and_then(|network| network.owner_of(lease.address));
+        if holder.is_some_and(|held| held.owner == self.id.as_str() && held.slot.0 == lease.slot) {
+            give_back(&self.ctx, lease.slot).await;
+        }
         if let Err(error) = self.record_lease(None).await {
             warn!(instance = %self.id, why = %chain(&error), "cannot record that the network slot is free");
         }

@@ -1,6 +1,7 @@
 //! Changes to a record, and to what its machine may do on the network.
 
-use model::{PolicyPatch, Refusal};
+use model::network::Policy;
+use model::{NetworkLease, PolicyPatch, Refusal};
 use network::Slot;
 use tracing::warn;
 
@@ -23,9 +24,11 @@ impl Actor {
         let before = self.policy();
         let after = spec.network.policy_in(&spec.tags);
         let changed = self.record.lease.filter(|_| after != before);
-        if let Some(lease) = changed {
-            let network = self.ctx.network.get()?;
-            network.set_policy(Slot(lease.slot), after).await?;
+        if let Some(lease) = changed
+            && let Err(error) = self.put_in_force(lease, &after, &before).await
+        {
+            self.put_back(lease, &before, &after).await;
+            return Err(error);
         }
         let saved = self
             .save(move |record| {
@@ -36,11 +39,30 @@ impl Actor {
                 Ok(())
             })
             .await;
-        if let (Err(_), Some(lease), Ok(network)) = (&saved, changed, self.ctx.network.get())
-            && let Err(error) = network.set_policy(Slot(lease.slot), before).await
-        {
-            warn!(instance = %self.id, why = %chain(&error), "the network keeps a policy that is not recorded");
+        if let (Err(_), Some(lease)) = (&saved, changed) {
+            self.put_back(lease, &before, &after).await;
         }
         saved
+    }
+
+    /// Lets `after` hold for a running machine: the kernel's part first, which sees ports that others have.
+    async fn put_in_force(
+        &self,
+        lease: NetworkLease,
+        after: &Policy,
+        before: &Policy,
+    ) -> Result<(), OpError> {
+        let network = self.ctx.network.get()?;
+        network.set_policy(Slot(lease.slot), after.clone()).await?;
+        if after.publish != before.publish {
+            self.ctx.ports.open(&self.id, &after.publish).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_back(&self, lease: NetworkLease, before: &Policy, after: &Policy) {
+        if let Err(error) = self.put_in_force(lease, before, after).await {
+            warn!(instance = %self.id, why = %chain(&error), "the network keeps a policy that is not recorded");
+        }
     }
 }
