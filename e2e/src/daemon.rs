@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use api::client::Client;
 use api::images::ImportImageQuery;
@@ -14,6 +15,9 @@ use crate::wait::until;
 
 /// What the daemon says when it is ready, with the address after it.
 const LISTENING: &str = "listening address=";
+
+/// For what a test has on the network to be removed at its end.
+const TEARDOWN: Duration = Duration::from_secs(10);
 
 /// A running daemon with the built-in image in it. When it is dropped, the daemon, its machines and its files go; the
 /// daemon's log is printed first if the test failed.
@@ -220,6 +224,18 @@ impl Daemon {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// Removes namespaces and interfaces, which are no files of the directory. That is refused until
+    /// the machines that were killed are gone for the kernel too.
+    fn tear_down(&self) {
+        let deadline = Instant::now() + TEARDOWN;
+        while Instant::now() < deadline {
+            let output = self.command().arg("teardown").output();
+            if output.is_ok_and(|output| output.status.success()) {
+                return;
+            }
+        }
+    }
+
     fn log_path(&self) -> PathBuf {
         self.home
             .path()
@@ -232,8 +248,7 @@ impl Drop for Daemon {
         self.kill();
         processes::end_all(self.home.path());
         if self.data().join("network.mark").exists() {
-            // Namespaces and interfaces are not files of the directory.
-            let _ = self.command().arg("teardown").output();
+            self.tear_down();
         }
         if std::thread::panicking() {
             for start in 1..=self.starts {

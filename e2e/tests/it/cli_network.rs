@@ -33,7 +33,7 @@ async fn publishes(daemon: &Daemon) {
          busybox httpd -p {WEB} -h /dev/shm/www; {COUNTER}"
     );
     let port = free_port();
-    let published = format!("{port}:{WEB}");
+    let published = format!("127.0.0.1:{port}:{WEB}");
     let run = daemon
         .cli(&[
             "run",
@@ -64,7 +64,7 @@ async fn publishes(daemon: &Daemon) {
 
     let ps = daemon.cli(&["ps"]).await;
     assert!(
-        ps.ok().contains(&format!("0.0.0.0:{port}->{WEB}/tcp")),
+        ps.ok().contains(&format!("127.0.0.1:{port}->{WEB}/tcp")),
         "{ps:?}"
     );
     let inspect = daemon.cli(&["inspect", "web"]).await;
