@@ -101,6 +101,7 @@ impl Daemon {
             .env("COPPICE_CONFIG", self.config_path())
             // Most tests count processes and need no network; those that do ask for it.
             .env("COPPICE_WARM_FORKS", "0")
+            .env("COPPICE_ACCELERATOR", accelerator())
             .env("COPPICE_NETWORK", "off")
             .env("NO_COLOR", "1");
         command
@@ -258,6 +259,11 @@ impl Drop for Daemon {
             }
         }
     }
+}
+
+/// What the tests' runner has found out about KVM; without it each daemon looks for itself.
+fn accelerator() -> String {
+    std::env::var("COPPICE_TEST_ACCELERATOR").unwrap_or_else(|_| "auto".to_owned())
 }
 
 fn unix_http(socket: &Path) -> reqwest::Client {

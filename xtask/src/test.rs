@@ -9,6 +9,8 @@ use std::env;
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use boot::Assets;
+use hypervisor::qemu::{AccelChoice, KvmVerdict, MachineChoice, QemuConfig};
 
 use crate::assets::ASSETS_VARIABLE;
 use crate::workspace::Workspace;
@@ -17,6 +19,30 @@ use report::Report;
 
 /// Environment variable by which tests find the programs as users run them.
 const PROGRAMS_VARIABLE: &str = "COPPICE_BIN_DIR";
+
+/// Environment variable by which tests learn how daemons run guests.
+const ACCELERATOR_VARIABLE: &str = "COPPICE_TEST_ACCELERATOR";
+
+/// Looks at KVM once for all tests: where it does not run guests that is found out by waiting for one,
+/// and every test has a data directory of its own.
+fn accelerator(workspace: &Workspace) -> anyhow::Result<&'static str> {
+    let config = QemuConfig {
+        qemu: None,
+        launcher: Vec::new(),
+        accel: AccelChoice::Auto,
+        machine: MachineChoice::Microvm,
+        vmm_uid: None,
+        probe_kernel: Some(Assets::open(&workspace.assets_dir().join("boot"))?.kernel),
+        verdict_cache: Some(workspace.target_dir.join("kvm-verdict.json")),
+    };
+    let runtime = tokio::runtime::Runtime::new().context("start a runtime")?;
+    let report = runtime.block_on(hypervisor::qemu::probe(&config))?;
+    println!("kvm: {}", report.kvm.explain());
+    Ok(match report.kvm {
+        KvmVerdict::Usable => "auto",
+        _ => "tcg",
+    })
+}
 
 /// Builds programs and assets, runs the tests and prints how they went; the last line is the sum.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<()> {
@@ -27,7 +53,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
     let mut command = process::cargo(workspace);
     command
         .env(ASSETS_VARIABLE, workspace.assets_dir())
-        .env(PROGRAMS_VARIABLE, workspace.target_dir.join("debug"));
+        .env(PROGRAMS_VARIABLE, workspace.target_dir.join("debug"))
+        .env(ACCELERATOR_VARIABLE, accelerator(workspace)?);
     let (report, success) = if nextest {
         with_nextest(workspace, &mut command, arguments)?
     } else {
