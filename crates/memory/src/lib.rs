@@ -19,6 +19,7 @@ mod layer;
 mod manifest;
 mod reader;
 
+mod compare;
 mod draft;
 mod image;
 mod loader;

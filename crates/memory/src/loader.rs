@@ -3,16 +3,22 @@
 //! The loader remembers loaded RAM weakly: it lives as long as a machine or a template hold keeps its [`LoadedRam`].
 //! Two callers that want the same stack at once share one copy: the second waits for the first.
 //! Called from blocking tasks of drivers.
+//!
+//! RAM that a running VMM gives back after a restart of the daemon is a hint and no more: a VMM that its guest has
+//! taken over can give any memfd the right name. It is compared with the image before the first machine shares it.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+
+use crate::compare;
 
 use crate::error::ImageError;
 use crate::image::Image;
@@ -47,6 +53,8 @@ pub struct LoadedRam {
     fd: OwnedFd,
     ram_bytes: u64,
     key: RamKey,
+    /// Known to hold what its name says; not so at first where a VMM gave it.
+    verified: AtomicBool,
 }
 
 impl LoadedRam {
@@ -60,6 +68,20 @@ impl LoadedRam {
     #[must_use]
     pub fn key(&self) -> &RamKey {
         &self.key
+    }
+
+    /// Whether it holds what `layers` of `image` say. The caller holds its slot, so nobody compares beside it.
+    fn is_intact(&self, image: &Image, layers: &[LayerRecord]) -> Result<bool, ImageError> {
+        if self.verified.load(Ordering::Acquire) {
+            return Ok(true);
+        }
+        let intact = self.ram_bytes == image.manifest().machine.ram_bytes
+            && compare::holds(self.fd.as_fd(), image, layers)?;
+        if !intact {
+            tracing::error!(image = %image.manifest().image_id, "a VMM gave RAM that is not the image's; it is not used");
+        }
+        self.verified.store(intact, Ordering::Release);
+        Ok(intact)
     }
 
     /// Bytes it occupies now. Grows by zero pages when forks read RAM that no layer holds.
@@ -108,11 +130,18 @@ impl Loader {
         let key = RamKey::of(layers, ram_bytes);
         let slot = self.slot(&key);
         let mut ram = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = ram.upgrade() {
+        if let Some(loaded) = ram.upgrade()
+            && loaded.is_intact(image, layers)?
+        {
             return Ok(loaded);
         }
         let fd = sealed_copy(image, layers, &key)?;
-        let loaded = Arc::new(LoadedRam { fd, ram_bytes, key });
+        let loaded = Arc::new(LoadedRam {
+            fd,
+            ram_bytes,
+            key,
+            verified: AtomicBool::new(true),
+        });
         *ram = Arc::downgrade(&loaded);
         Ok(loaded)
     }
@@ -123,13 +152,14 @@ impl Loader {
         image: &Image,
         layer_count: usize,
     ) -> Result<Option<Arc<LoadedRam>>, ImageError> {
-        let key = RamKey::of(
-            stack(image, layer_count)?,
-            image.manifest().machine.ram_bytes,
-        );
+        let layers = stack(image, layer_count)?;
+        let key = RamKey::of(layers, image.manifest().machine.ram_bytes);
         let slot = self.slot(&key);
         let ram = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(ram.upgrade())
+        match ram.upgrade() {
+            Some(loaded) if loaded.is_intact(image, layers)? => Ok(Some(loaded)),
+            _ => Ok(None),
+        }
     }
 
     /// A verified copy of all layers that belongs to one machine and may be written.
@@ -153,7 +183,8 @@ impl Loader {
     }
 
     /// Takes over sealed RAM that a running VMM holds open, given as `/proc/<pid>/fd/<n>`, for example after the
-    /// daemon was restarted. `None` if that descriptor is no RAM of this loader's making or is not sealed.
+    /// daemon was restarted. `None` if that descriptor has not the name of loaded RAM or is not sealed. Its content is
+    /// not read here, which would hold up the start of the daemon, but by whoever first loads what it claims to be.
     pub fn adopt(&self, descriptor: &Path) -> io::Result<Option<Arc<LoadedRam>>> {
         let link = std::fs::read_link(descriptor)?;
         let name = link.to_string_lossy();
@@ -164,7 +195,11 @@ impl Loader {
             return Ok(None);
         };
         let key = RamKey(key.trim_end_matches(" (deleted)").to_owned());
-        let file = File::open(descriptor)?;
+        // What the link names may be another file by now; opening a FIFO must not wait for a writer.
+        let file = File::options()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(descriptor)?;
         let sealed =
             rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(all_seals()));
         if !sealed {
@@ -180,6 +215,7 @@ impl Loader {
             fd: file.into(),
             ram_bytes,
             key,
+            verified: AtomicBool::new(false),
         });
         *ram = Arc::downgrade(&loaded);
         Ok(Some(loaded))

@@ -120,6 +120,57 @@ fn loaded_ram_cannot_be_written() {
     assert!(file.set_len(1).is_err());
 }
 
+/// A sealed memfd with the name that RAM of `key` has, as a VMM that was taken over could make it.
+fn forged(key: &str, bytes: &[u8]) -> File {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let fd = rustix::fs::memfd_create(key, MemfdFlags::ALLOW_SEALING).unwrap();
+    let file = File::from(fd);
+    file.write_all_at(bytes, 0).unwrap();
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&file, seals).unwrap();
+    file
+}
+
+#[test]
+fn what_a_vmm_gives_under_the_name_of_an_image_is_compared_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = sample(dir.path());
+    let honest = Loader::default().load(&image, 2).unwrap();
+    let good = read_all(&honest);
+    let path = |file: &dyn std::os::fd::AsRawFd| format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = std::fs::read_link(path(&honest.as_fd())).unwrap();
+    let name = link.to_str().unwrap();
+    let name = name
+        .trim_start_matches("/memfd:")
+        .trim_end_matches(" (deleted)");
+    let changed = |page: usize| {
+        let mut bytes = good.clone();
+        bytes[page * PAGE_BYTES + 17] ^= 1;
+        bytes
+    };
+    // In the first layer, in the second, in no layer, and of another size.
+    let wrong = [
+        changed(150),
+        changed(392),
+        changed(3),
+        good[..good.len() - PAGE_BYTES].to_vec(),
+    ];
+    for bytes in wrong {
+        let file = forged(name, &bytes);
+        let loader = Loader::default();
+        let adopted = loader.adopt(path(&file).as_ref()).unwrap().unwrap();
+        assert!(loader.loaded(&image, 2).unwrap().is_none());
+        let loaded = loader.load(&image, 2).unwrap();
+        assert!(!Arc::ptr_eq(&loaded, &adopted), "forged RAM is shared");
+        assert!(read_all(&loaded) == good);
+        assert!(Arc::ptr_eq(&loader.load(&image, 2).unwrap(), &loaded));
+    }
+    let file = forged(name, &good);
+    let loader = Loader::default();
+    let adopted = loader.adopt(path(&file).as_ref()).unwrap().unwrap();
+    assert!(Arc::ptr_eq(&loader.load(&image, 2).unwrap(), &adopted));
+}
+
 #[test]
 fn another_process_of_the_daemon_finds_loaded_ram_again() {
     let dir = tempfile::tempdir().unwrap();
