@@ -18,4 +18,4 @@ pub fn is_running(run_dir: &std::path::Path) -> bool {
 pub(crate) use handle::Process;
 pub use id::ProcessId;
 pub(crate) use id::{RunMark, boot_id};
-pub(crate) use procfs::{cpu_seconds, vms_bytes};
+pub(crate) use procfs::{cpu_seconds, user, vms_bytes};

@@ -24,6 +24,16 @@ pub(crate) fn stat(pid: i32) -> io::Result<Stat> {
     })
 }
 
+/// The user that a process runs as.
+pub(crate) fn user(pid: i32) -> io::Result<u32> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path)?;
+    let ids = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+    // Real, effective, saved and of file access; the second counts.
+    ids.and_then(|ids| ids.split_ascii_whitespace().nth(1)?.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, path))
+}
+
 /// Size of a process's address space in bytes.
 pub(crate) fn vms_bytes(pid: i32) -> io::Result<u64> {
     Ok(stat(pid)?.vms_bytes)
@@ -70,5 +80,6 @@ mod tests {
     fn reads_our_own() {
         let pid = i32::try_from(std::process::id()).unwrap();
         assert!(stat(pid).unwrap().start_time > 0);
+        assert_eq!(user(pid).unwrap(), rustix::process::geteuid().as_raw());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use super::command::RAM_FD;
 use super::vm::QemuVm;
-use crate::machine::{Base, MAX_LAYERS, STATE_PART, in_place};
+use crate::machine::{Base, MAX_LAYERS, RunDir, STATE_PART, in_place};
 use crate::pages::{FileSource, Mapping, ProcessMemory, own_pages};
 use crate::{Captured, Snapshots, Vm, VmStatus, VmmError};
 
@@ -47,19 +48,40 @@ impl QemuVm {
     /// already flushed them.
     async fn save_state(&self, draft: &Draft) -> Result<(), VmmError> {
         let part = self.run_dir().join(STATE_PART);
+        let given = self.give_state_file(&part)?;
         let arguments = json!({ "filename": STATE_PART, "live": false });
         self.qmp()
             .await?
             .run_within("xen-save-devices-state", arguments, SAVE_DEADLINE)
             .await?;
         let state = draft.state_path();
+        let copied = || {
+            fs::copy(&part, &state).map_err(VmmError::io("copy", &part))?;
+            fs::remove_file(&part).map_err(VmmError::io("remove", &part))
+        };
+        // The VMM's user could write to the finished image through a file that is its own.
+        if given {
+            return copied();
+        }
         match fs::rename(&part, &state) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                fs::copy(&part, &state).map_err(VmmError::io("copy", &part))?;
-                fs::remove_file(&part).map_err(VmmError::io("remove", &part))
-            }
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copied(),
             renamed => renamed.map_err(VmmError::io("rename", &part)),
         }
+    }
+
+    /// Makes the file for the state if QEMU runs as another user, who can make none in the run directory.
+    fn give_state_file(&self, part: &Path) -> Result<bool, VmmError> {
+        let failed = || VmmError::io("make", part);
+        let user = crate::process::user(self.process().pid).map_err(failed())?;
+        if user == rustix::process::geteuid().as_raw() {
+            return Ok(false);
+        }
+        RunDir::drop_capture(self.run_dir());
+        let mut options = fs::OpenOptions::new();
+        let options = options.write(true).create_new(true).mode(0o600);
+        let file = options.open(part).map_err(failed())?;
+        fchown(&file, Some(user), Some(user)).map_err(failed())?;
+        Ok(true)
     }
 
     fn save_ram(&self, draft: &mut Draft) -> Result<Captured, VmmError> {

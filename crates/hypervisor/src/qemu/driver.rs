@@ -127,6 +127,9 @@ impl Driver for QemuDriver {
             RunDir::clean(run_dir, &SOCKETS);
             return Ok(None);
         };
+        if self.shared.vmm_uid.is_some() {
+            start::keep(run_dir)?;
+        }
         RunDir::drop_capture(run_dir);
         let record = Record::read(run_dir)?;
         let loaded = match record.base {

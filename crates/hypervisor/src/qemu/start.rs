@@ -44,7 +44,8 @@ pub(super) fn spawn(shared: &Shared, prepared: Prepared) -> Result<Spawned, VmmE
     } = prepared;
     record.write(&run_dir)?;
     if let Some(uid) = shared.vmm_uid {
-        give_to(uid, &run_dir, &setup, &record)?;
+        keep(&run_dir)?;
+        give_to(uid, &setup, &record)?;
     }
     let listener = |fd, name: &str| Listener {
         fd,
@@ -88,13 +89,17 @@ pub(super) fn spawn(shared: &Shared, prepared: Prepared) -> Result<Spawned, VmmE
     })
 }
 
+/// The run directory belongs to the daemon, and not to the VMM's user as with earlier versions: what is noted there
+/// says which process is signalled and which image is read.
+pub(super) fn keep(run_dir: &Path) -> Result<(), VmmError> {
+    let user = rustix::process::geteuid().as_raw();
+    let group = rustix::process::getegid().as_raw();
+    std::os::unix::fs::chown(run_dir, Some(user), Some(group))
+        .map_err(VmmError::io("take back", run_dir))
+}
+
 /// Files that the VMM itself opens for writing must belong to its user.
-fn give_to(
-    uid: u32,
-    run_dir: &Path,
-    setup: &super::command::Setup,
-    record: &Record,
-) -> Result<(), VmmError> {
+fn give_to(uid: u32, setup: &super::command::Setup, record: &Record) -> Result<(), VmmError> {
     let top = setup.disk.last().map(|file| file.path.as_path());
     for log in [&setup.console, &setup.app, &record.log] {
         let mut options = std::fs::OpenOptions::new();
@@ -104,10 +109,8 @@ fn give_to(
             .open(log)
             .map_err(VmmError::io("create", log))?;
     }
-    for path in [Some(run_dir), top, Some(&setup.console), Some(&setup.app)]
-        .into_iter()
-        .flatten()
-    {
+    let written = [top, Some(&setup.console), Some(&setup.app)];
+    for path in written.into_iter().flatten() {
         std::os::unix::fs::chown(path, Some(uid), Some(uid))
             .map_err(VmmError::io("give away", path))?;
     }

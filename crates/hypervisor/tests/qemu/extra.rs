@@ -1,10 +1,12 @@
 //! What only QEMU has.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use hypervisor::Nic;
-use hypervisor::conformance::{Scenario, Subject};
+use hypervisor::conformance::{Rig, Scenario, Subject};
 use hypervisor::qemu::MachineChoice;
 
 use crate::subject::Qemu;
@@ -127,4 +129,29 @@ async fn unprivileged_restores(subject: &Qemu) {
     unprivileged.vmm_uid = Some(NOBODY);
     Scenario::DiffStandby.run(&unprivileged).await;
     Scenario::NicMustFit.run(&unprivileged).await;
+    nothing_to_write_where_the_notes_are(&unprivileged).await;
+}
+
+/// The daemon signals the process that the notes name, and reads the image that they name: a VMM that its guest has
+/// taken over must not be able to change them, nor an image that it was saved to.
+async fn nothing_to_write_where_the_notes_are(subject: &Qemu) {
+    let rig = Rig::new(subject).await;
+    let machine = rig.launch().await;
+    let status = format!("/proc/{}/status", machine.vm.process().pid);
+    let status = std::fs::read_to_string(status).unwrap();
+    assert!(status.contains(&format!("Uid:\t{NOBODY}\t")), "{status}");
+    let run = machine.dir.join("run");
+    let notes = ["vmm.pid", "vmm.json"].map(|name| run.join(name));
+    for path in notes.iter().chain([&run]) {
+        expect_not_writable(path);
+    }
+    let saved = rig.standby(machine).await;
+    expect_not_writable(&saved.image.state_path());
+}
+
+/// By the user that owns nothing else here.
+fn expect_not_writable(path: &Path) {
+    let metadata = std::fs::metadata(path).unwrap();
+    assert_ne!(metadata.uid(), NOBODY, "{}", path.display());
+    assert_eq!(metadata.mode() & 0o002, 0, "{}", path.display());
 }
