@@ -154,8 +154,9 @@ impl Draft {
         let mut owned = Owned::Linked;
         for name in [names::pages(layer), names::index(layer)] {
             let target = self.dir.join(&name);
-            if link_or_copy(&from.dir().join(&name), &target)? == Owned::Copied {
-                owned = Owned::Copied;
+            let how = link_or_copy(&from.dir().join(&name), &target)?;
+            owned = owned.max(how);
+            if how != Owned::Linked {
                 self.unsynced.push(target);
             }
         }

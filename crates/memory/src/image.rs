@@ -9,14 +9,17 @@ use crate::layer;
 use crate::manifest::{LayerRecord, Manifest};
 use crate::names;
 use crate::reader::LayerReader;
+use crate::sparse::CopyMethod;
 use crate::verified::{Kind, Verified};
 
-/// How a directory came to own an image's bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a directory came to own bytes. Of several files the greatest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owned {
     /// Hard links: the bytes are shared on disk and live as long as any link.
     Linked,
-    /// A copy (or reflink), because links are not possible between the two directories.
+    /// Reflinks, because there can be no (more) links: blocks on disk are shared, pages in the cache are not.
+    Reflinked,
+    /// A copy, because the two directories can share nothing.
     Copied,
 }
 
@@ -164,8 +167,9 @@ impl Image {
         let mut owned = Owned::Linked;
         for name in self.file_names() {
             let target = dir.join(&name);
-            if link_or_copy(&self.dir.join(&name), &target)? == Owned::Copied {
-                owned = Owned::Copied;
+            let how = link_or_copy(&self.dir.join(&name), &target)?;
+            owned = owned.max(how);
+            if how != Owned::Linked {
                 // Unlike those of a link, the bytes of a copy may still be in the page cache only.
                 File::open(&target)
                     .and_then(|file| file.sync_all())
@@ -225,15 +229,20 @@ impl Image {
     }
 }
 
-/// Hard link, or a sparse copy (read-only like the source) where links are not possible.
-pub(crate) fn link_or_copy(from: &Path, to: &Path) -> Result<Owned, ImageError> {
+/// Makes `to` an owner of the bytes of `from`, which must never be written again: a hard link, or, where the file
+/// system allows no (more) links, a reflink or a sparse copy, read-only. A copy is not synced. A link comes before a
+/// reflink because all links of a file are one in the page cache, and in what is known to be verified.
+pub fn link_or_copy(from: &Path, to: &Path) -> Result<Owned, ImageError> {
     match fs::hard_link(from, to) {
         Ok(()) => Ok(Owned::Linked),
         Err(error) if cannot_link(&error) => {
-            crate::copy_sparse(from, to).map_err(ImageError::io("copy", from))?;
+            let method = crate::copy_sparse(from, to).map_err(ImageError::io("copy", from))?;
             let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o444);
             fs::set_permissions(to, read_only).map_err(ImageError::io("protect", to))?;
-            Ok(Owned::Copied)
+            Ok(match method {
+                CopyMethod::Reflinked => Owned::Reflinked,
+                CopyMethod::Copied => Owned::Copied,
+            })
         }
         Err(error) => Err(ImageError::io("link", from)(error)),
     }

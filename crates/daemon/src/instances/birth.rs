@@ -1,12 +1,12 @@
 //! A fork coming to life, in its own actor.
 
-use memory::Image;
-use model::{ImageId, Intent, Target};
+use memory::{Image, Owned};
+use model::{ImageId, InstanceRecord, Intent, MemoryMode, Target};
 
 use super::actor::{Actor, Up};
 use super::command::Birth;
 use super::context::RESUME_DEADLINE;
-use super::standby::{blocking_op, not_resumed};
+use super::standby::{blocking_op, not_resumed, now_awake};
 use super::warm::{Seat, WarmFork, WarmVm};
 use super::{OpError, disk, identity, slot};
 
@@ -25,11 +25,14 @@ impl Actor {
         let image = self.record.memory.image_id.clone();
         match (birth.target, birth.ram, image) {
             (Target::Running, Some(ram), Some(image)) => {
-                match birth.warm {
+                let owned = match birth.warm {
                     Some(warm) => self.take_over(warm).await?,
-                    None => self.wake(&image, ram, true).await?,
-                }
-                self.record_awake(image).await
+                    None => {
+                        self.wake(&image, ram, true).await?;
+                        birth.owned
+                    }
+                };
+                self.record_born_awake(image, owned).await
             }
             (Target::Running, _, _) => {
                 self.save(|record| {
@@ -42,6 +45,7 @@ impl Actor {
             (Target::Standby, _, image) => {
                 self.make_links_durable(image.as_ref()).await?;
                 self.save(move |record| {
+                    note_copy(record, birth.owned);
                     record.intent = None;
                     record.standby = image;
                     Ok(())
@@ -60,13 +64,24 @@ impl Actor {
         }
     }
 
+    async fn record_born_awake(&mut self, image: ImageId, owned: Owned) -> Result<(), OpError> {
+        let now = (self.ctx.now)();
+        self.save(move |record| {
+            note_copy(record, owned);
+            now_awake(record, image, now);
+            Ok(())
+        })
+        .await
+    }
+
     /// Becomes the machine that was prepared: all it lacks is an identity.
-    async fn take_over(&mut self, warm: WarmFork) -> Result<(), OpError> {
+    async fn take_over(&mut self, warm: WarmFork) -> Result<Owned, OpError> {
         let WarmVm {
             vm,
             link,
             events,
             seat,
+            owned,
         } = warm.machine().await?;
         crate::metrics::warm_fork("taken");
         self.vm = Some(vm);
@@ -88,7 +103,7 @@ impl Actor {
             .await
             .map_err(|error| not_resumed(error, has_hook))?;
         self.take_guest(Up { link, events });
-        Ok(())
+        Ok(owned)
     }
 
     /// A fork that sleeps has nothing but its links: they must be there after a power cut.
@@ -102,5 +117,12 @@ impl Actor {
             disk::make_directory_durable(&own)
         })
         .await
+    }
+}
+
+/// Where the source's bytes could not be shared, the record says so.
+fn note_copy(record: &mut InstanceRecord, owned: Owned) {
+    if owned == Owned::Copied && record.memory.image_id.is_some() {
+        record.memory.mode = MemoryMode::Copied;
     }
 }

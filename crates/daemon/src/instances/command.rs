@@ -98,6 +98,8 @@ pub(super) struct Birth {
     pub target: Target,
     /// The machine that was prepared for it.
     pub warm: Option<WarmFork>,
+    /// How it came to own its memory image; a machine that was prepared knows that itself.
+    pub owned: memory::Owned,
 }
 
 /// A fork that is recorded and owns its bytes, or why it could not be made.

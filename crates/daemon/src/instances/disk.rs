@@ -1,15 +1,15 @@
 //! The disk chain of an instance: an empty formatted disk at the bottom, frozen
 //! copy-on-write overlays of earlier lives above it, one writable overlay on top.
 //!
-//! All files of the chain lie in the instance's own directory as hard links; only the
-//! top is ever opened for writing. Files are numbered from the bottom: `0.raw`,
+//! All files of the chain lie in the instance's own directory, as hard links where the
+//! file system allows them; only the top is ever opened for writing. Files are numbered from the bottom: `0.raw`,
 //! `1.qcow2`, …
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use hypervisor::{DiskFile, DiskFormat, disk};
-use memory::{Image, copy_sparse};
+use memory::{Image, copy_sparse, link_or_copy};
 
 use super::OpError;
 use super::layout::{InstanceDir, Layout};
@@ -30,7 +30,7 @@ pub(super) fn fresh(layout: &Layout, dir: &InstanceDir, size_bytes: u64) -> Resu
     let blank = blank(layout, size_bytes)?;
     let disk_dir = emptied(&dir.disk())?;
     let bottom = layer_path(&disk_dir, 0, DiskFormat::Raw);
-    fs::hard_link(&blank, &bottom).map_err(OpError::disk("cannot link the blank disk"))?;
+    link_or_copy(&blank, &bottom)?;
     add_top(&disk_dir, 1, size_bytes)
 }
 
@@ -81,8 +81,7 @@ pub(super) fn copy_of(source: &InstanceDir, dir: &InstanceDir) -> Result<(), OpE
     for (index, layer) in layers.iter().enumerate() {
         let target = layer_path(&disk_dir, index, layer.format);
         if index < last {
-            fs::hard_link(&layer.path, &target)
-                .map_err(OpError::disk("cannot link a disk layer"))?;
+            link_or_copy(&layer.path, &target)?;
         } else {
             copy_sparse(&layer.path, &target).map_err(OpError::disk("cannot copy the disk"))?;
         }
@@ -146,7 +145,7 @@ fn stack_on(disk_dir: &Path, layers: &[DiskFile], size_bytes: u64) -> Result<(),
                 .map(drop)
                 .map_err(OpError::disk("cannot copy the newest disk layer"));
         }
-        fs::hard_link(&layer.path, &target).map_err(OpError::disk("cannot link a disk layer"))?;
+        link_or_copy(&layer.path, &target)?;
     }
     add_top(disk_dir, layers.len(), size_bytes)
 }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use hypervisor::RamUse;
-use memory::{How, Image};
+use memory::{How, Image, Owned};
 use model::{
     ForkMode, ForkPlan, ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, MemoryOrigin,
     Name, PolicyPatch, Target, VmmFact, fork_names, inherit, plan_fork,
@@ -168,10 +168,11 @@ impl Actor {
                 let name = row.record.name.clone();
                 let handed = match (row.refused, &warm) {
                     (Some(error), _) => Err(error.into()),
-                    (None, Some(_)) => Ok(()),
+                    // It got its bytes when it was made.
+                    (None, Some(_)) => Ok(Owned::Linked),
                     (None, None) => hand_over(&source, image.as_ref(), &dir, plan.target),
                 };
-                let made = handed.map(|()| (row.record.clone(), birth(plan, warm)));
+                let made = handed.map(|owned| (row.record.clone(), birth(plan, warm, owned)));
                 (row.record, ForkSlot { name, made })
             };
             Ok(given.into_iter().map(give).collect::<Vec<_>>())
@@ -293,7 +294,7 @@ fn memory_of(plan: ForkPlan, image: Option<&ImageId>) -> MemoryOrigin {
     }
 }
 
-fn birth(plan: ForkPlan, warm: Option<WarmFork>) -> Birth {
+fn birth(plan: ForkPlan, warm: Option<WarmFork>, owned: Owned) -> Birth {
     let ram = match (plan.mode, plan.target) {
         (_, Target::Stopped) | (ForkMode::Disk, _) => None,
         (ForkMode::Share { .. }, _) => Some(RamUse::Fork),
@@ -304,27 +305,31 @@ fn birth(plan: ForkPlan, warm: Option<WarmFork>) -> Birth {
         ram,
         target: plan.target,
         warm,
+        owned,
     }
 }
 
-/// Gives a fork its own links to the bytes it is made of.
+/// Gives a fork its own links to the bytes it is made of, and says how its memory image
+/// came over.
 pub(super) fn hand_over(
     source: &InstanceDir,
     image: Option<&ImageId>,
     dir: &InstanceDir,
     target: Target,
-) -> Result<(), OpError> {
+) -> Result<Owned, OpError> {
     for part in [dir.run(), dir.logs(), dir.memory()] {
         std::fs::create_dir_all(part)
             .map_err(OpError::disk("cannot create the fork's directory"))?;
     }
     let Some(image) = image else {
-        return disk::copy_of(source, dir);
+        disk::copy_of(source, dir)?;
+        return Ok(Owned::Linked);
     };
     let image_source = Image::open(&source.image(image))?;
     if target == Target::Stopped {
-        return disk::from_image(dir, &image_source);
+        disk::from_image(dir, &image_source)?;
+        return Ok(Owned::Linked);
     }
-    image_source.link_into(&dir.image(image))?;
-    Ok(())
+    let (_, owned) = image_source.link_into(&dir.image(image))?;
+    Ok(owned)
 }

@@ -2,7 +2,7 @@
 
 use hypervisor::{Nic, RamUse, RestorePlan, Vm, Wake};
 use memory::{Draft, How, Image, ManifestFacts, NewDisk};
-use model::{ImageId, InstanceId, Intent, MemoryMode, VmmFact};
+use model::{ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, UnixMillis, VmmFact};
 use protocol::Identity;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -194,10 +194,13 @@ impl Actor {
     }
 
     /// A fork that was promised a full copy gets it when it first wakes; later images are
-    /// its own and shared with nobody.
+    /// its own and shared with nobody. One with a parent was promised to share: that its
+    /// files had to be copied is no reason to hold its RAM twice.
     fn ram_use(&self, image: &ImageId) -> RamUse {
         let memory = &self.record.memory;
-        let promised = memory.mode == MemoryMode::Copied && memory.image_id.as_ref() == Some(image);
+        let promised = memory.mode == MemoryMode::Copied
+            && memory.image_id.as_ref() == Some(image)
+            && self.record.parent.is_none();
         if promised {
             RamUse::Copied
         } else {
@@ -216,12 +219,7 @@ impl Actor {
     pub(super) async fn record_awake(&mut self, image: ImageId) -> Result<(), OpError> {
         let now = (self.ctx.now)();
         self.save(move |record| {
-            record.intent = None;
-            record.standby = None;
-            record.base = Some(image);
-            record.started_at = Some(now);
-            record.stopped_at = None;
-            record.exit = None;
+            now_awake(record, image, now);
             Ok(())
         })
         .await
@@ -258,6 +256,16 @@ impl Actor {
         self.take_guest(up);
         Ok(())
     }
+}
+
+/// What the record of a machine that has woken from `image` says.
+pub(super) fn now_awake(record: &mut InstanceRecord, image: ImageId, now: UnixMillis) {
+    record.intent = None;
+    record.standby = None;
+    record.base = Some(image);
+    record.started_at = Some(now);
+    record.stopped_at = None;
+    record.exit = None;
 }
 
 /// What a machine is restored from.

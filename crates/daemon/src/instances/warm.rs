@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use guest::{Events, Link};
 use hypervisor::{RamUse, Vm, VmStatus};
+use memory::Owned;
 use model::network::Policy;
 use model::{ImageId, InstanceId, InstanceSpec, Target};
 use network::Lease;
@@ -50,6 +51,8 @@ pub(super) struct WarmVm {
     pub link: Link,
     pub events: Events,
     pub seat: Option<Box<Seat>>,
+    /// How it came to own its memory image.
+    pub owned: Owned,
 }
 
 /// A warm fork's place on the network, and what it may do there as long as it is nobody.
@@ -304,8 +307,8 @@ impl Sapling {
         }
         let seat = self.take_seat().await?;
         let restored = self.restore(seat.as_deref()).await;
-        let vm = match restored {
-            Ok(vm) => vm,
+        let (vm, owned) = match restored {
+            Ok(made) => made,
             Err(error) => {
                 remove(&self.dir, &self.id).await;
                 leave(&self.ctx, seat).await;
@@ -318,6 +321,7 @@ impl Sapling {
                 link,
                 events,
                 seat,
+                owned,
             }),
             Err(error) => {
                 clear(vm.as_ref(), &self.dir, &self.id).await;
@@ -339,10 +343,11 @@ impl Sapling {
         Ok(Some(Box::new(Seat { lease, policy })))
     }
 
-    async fn restore(&self, seat: Option<&Seat>) -> Result<Arc<dyn Vm>, OpError> {
+    async fn restore(&self, seat: Option<&Seat>) -> Result<(Arc<dyn Vm>, Owned), OpError> {
         let root = self.ctx.root_disk(&self.spec)?;
         let (source, dir, image) = (self.source.clone(), self.dir.clone(), self.image.clone());
-        blocking_op(move || hand_over(&source, Some(&image), &dir, Target::Running)).await?;
+        let owned =
+            blocking_op(move || hand_over(&source, Some(&image), &dir, Target::Running)).await?;
         let _permit = self.ctx.starts.acquire().await;
         let restoring = Restoring {
             id: self.id.clone(),
@@ -352,7 +357,7 @@ impl Sapling {
             ram: RamUse::Fork,
             nic: seat.map(|seat| slot::nic(&seat.lease)),
         };
-        restoring.restore(&self.ctx).await
+        Ok((restoring.restore(&self.ctx).await?, owned))
     }
 }
 

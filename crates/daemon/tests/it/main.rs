@@ -13,6 +13,7 @@ mod crashes;
 mod edge;
 mod events;
 mod faults;
+mod filesystems;
 mod forks;
 mod guests;
 mod images;
