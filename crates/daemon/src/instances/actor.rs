@@ -19,8 +19,8 @@ use std::time::Instant;
 use guest::{Events, Link};
 use hypervisor::{TemplateHold, Vm, VmStatus};
 use model::{
-    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Intent, Operation, PhaseClock,
-    Refusal, State, UnixMillis, Verdict, VmmFact, admit, derive,
+    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Intent, NetworkLease, Operation,
+    PhaseClock, Refusal, State, UnixMillis, Verdict, VmmFact, admit, derive,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -293,8 +293,8 @@ impl Actor {
     where
         F: FnOnce(&mut InstanceRecord) -> Result<(), StoreError> + Send + 'static,
     {
-        let (id, clock) = (self.id.clone(), self.clock());
-        let work = move |store: &Store| store.update(&id, |record| clock.around(record, change));
+        let (id, known) = (self.id.clone(), self.known());
+        let work = move |store: &Store| store.update(&id, |record| known.around(record, change));
         let (record, ()) = self.ctx.store.run(work).await?;
         self.record = record;
         Ok(())
@@ -306,10 +306,10 @@ impl Actor {
     where
         F: FnOnce(&mut InstanceRecord, u64) -> Result<(), StoreError> + Send + 'static,
     {
-        let (id, clock) = (self.id.clone(), self.clock());
+        let (id, known) = (self.id.clone(), self.known());
         let work = move |store: &Store| {
             store.update_counted(&id, |record, forks| {
-                clock.around(record, |record| change(record, forks))
+                known.around(record, |record| change(record, forks))
             })
         };
         let (record, ()) = self.ctx.store.run(work).await?;
@@ -317,9 +317,10 @@ impl Actor {
         Ok(())
     }
 
-    fn clock(&self) -> Clock {
-        Clock {
+    fn known(&self) -> Known {
+        Known {
             phases: self.record.phases.clone(),
+            lease: self.record.lease,
             vmm: self.vmm.clone(),
             guest: self.guest,
             dir: self.dir.clone(),
@@ -363,22 +364,25 @@ impl Actor {
     }
 }
 
-/// What tells how long the instance has been in which state when its record is written.
-struct Clock {
+/// What the actor knows better than the record that it writes: how long the instance has been in which
+/// state, and its slot.
+struct Known {
     phases: PhaseClock,
+    lease: Option<NetworkLease>,
     vmm: VmmFact,
     guest: GuestFact,
     dir: InstanceDir,
     now: UnixMillis,
 }
 
-impl Clock {
+impl Known {
     fn around(
         self,
         record: &mut InstanceRecord,
         change: impl FnOnce(&mut InstanceRecord) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         record.phases = self.phases;
+        record.lease = self.lease;
         change(record)?;
         let (state, _) = derive(&facts(record, self.vmm, self.guest, &self.dir));
         record.phases.enter(state, self.now);

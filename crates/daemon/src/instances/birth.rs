@@ -87,7 +87,7 @@ impl Actor {
         self.vm = Some(vm);
         if let Some(seat) = seat {
             let Seat { lease, policy } = *seat;
-            self.record_lease(Some(slot::recorded(&lease))).await?;
+            self.have_slot(slot::recorded(&lease)).await?;
             let own = self.policy();
             if own != policy {
                 self.ctx.network.get()?.set_policy(lease.slot, own).await?;

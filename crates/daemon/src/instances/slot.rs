@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hypervisor::Nic;
 use model::network::{Policy, Publish};
-use model::{InstanceId, InstanceRecord, NetworkLease};
+use model::{InstanceId, InstanceRecord, Intent, NetworkLease};
 use network::{Held, Lease, Network, Slot};
 use tracing::warn;
 
@@ -114,23 +114,21 @@ impl Actor {
             .get()?
             .take(self.id.as_str(), self.policy())
             .await?;
-        self.record_lease(Some(recorded(&lease))).await?;
+        self.have_slot(recorded(&lease)).await?;
         self.open_ports().await?;
         Ok(Some(nic(&lease)))
     }
 
-    /// Records a slot that is this machine's already.
-    pub(super) async fn record_lease(
-        &mut self,
-        lease: Option<NetworkLease>,
-    ) -> Result<(), OpError> {
-        let saved = self
-            .save(move |record| {
-                record.lease = lease;
-                Ok(())
-            })
-            .await;
-        if let (Err(_), Some(lease)) = (&saved, lease) {
+    /// Notes the slot, and records it unless this is a fork on its way: that is recorded when it
+    /// is announced, and what a crash leaves of it before is removed, whatever its slot was.
+    pub(super) async fn have_slot(&mut self, lease: NetworkLease) -> Result<(), OpError> {
+        self.record.lease = Some(lease);
+        if self.record.intent == Some(Intent::BecomeFork) {
+            return Ok(());
+        }
+        let saved = self.save(|_| Ok(())).await;
+        if saved.is_err() {
+            self.record.lease = None;
             give_back(&self.ctx, lease.slot).await;
         }
         saved
@@ -148,7 +146,8 @@ impl Actor {
         if holder.is_some_and(|held| held.owner == self.id.as_str() && held.slot.0 == lease.slot) {
             give_back(&self.ctx, lease.slot).await;
         }
-        if let Err(error) = self.record_lease(None).await {
+        self.record.lease = None;
+        if let Err(error) = self.save(|_| Ok(())).await {
             warn!(instance = %self.id, why = %chain(&error), "cannot record that the network slot is free");
         }
     }
