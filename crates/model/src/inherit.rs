@@ -26,6 +26,7 @@ pub fn inherit(
         },
         parent,
         template: false,
+        promoting: false,
         standby: None,
         base: None,
         memory,

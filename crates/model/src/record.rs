@@ -102,6 +102,10 @@ pub struct InstanceRecord {
     pub parent: Option<InstanceId>,
     /// It is marked a template.
     pub template: bool,
+    /// The mark came with a fork request that is not known to be over: a start of the daemon takes it back if no
+    /// fork came of it. Records of earlier versions lack it.
+    #[serde(default)]
+    pub promoting: bool,
     /// The image to wake from; none while it runs or is stopped.
     pub standby: Option<ImageId>,
     /// The image that its running RAM is mapped from; the next standby may build on it.

@@ -199,6 +199,7 @@ impl Actor {
             }
             Command::Promote => self.promote().await?,
             Command::Demote => self.demote().await?,
+            Command::SettlePromotion { lived } => self.settle_promotion(lived).await?,
             Command::DropWarm => self.drop_warm().await,
             Command::Delete { graceful } => self.delete(graceful).await?,
         }

@@ -74,6 +74,11 @@ pub(super) enum Command {
     Promote,
     /// Unmark.
     Demote,
+    /// The fork request that promoted it is over.
+    SettlePromotion {
+        /// At least one of its forks came to life.
+        lived: bool,
+    },
     /// Record forks and hand their bytes over.
     Fork(Box<ForkOrder>),
     /// Be the fork that the record describes.
@@ -155,6 +160,7 @@ impl Command {
             | Self::Restore
             | Self::Promote
             | Self::Demote
+            | Self::SettlePromotion { .. }
             | Self::Fork(_)
             | Self::BecomeFork(_)
             | Self::Update(_) => false,
@@ -171,6 +177,7 @@ impl Command {
             Self::Restore => "restore",
             Self::Promote => "promote",
             Self::Demote => "demote",
+            Self::SettlePromotion { .. } => "settle-promotion",
             Self::Fork(_) => "fork",
             Self::BecomeFork(_) => "become-fork",
             Self::Update(_) => "update",

@@ -29,6 +29,7 @@ impl Instances {
             spec,
             parent: None,
             template: false,
+            promoting: false,
             standby: None,
             base: None,
             memory: MemoryOrigin::booted(),

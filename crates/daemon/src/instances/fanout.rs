@@ -48,8 +48,8 @@ impl Instances {
             .await;
         self.ctx.changes.settled().await;
         let none_lives = results.iter().all(|result| result.outcome.is_err());
-        if none_lives && made.promoted {
-            self.take_promotion_back(source).await;
+        if made.promoted {
+            self.settle_promotion(source, !none_lives).await;
         }
         if none_lives
             && !results.is_empty()
@@ -60,13 +60,13 @@ impl Instances {
         Ok(results)
     }
 
-    /// A fork that fails leaves nothing behind, the promotion of its source included. If
-    /// somebody else has forked the template meanwhile, the lock keeps it one.
-    async fn take_promotion_back(&self, source: &InstanceId) {
-        match self.call(source, Command::Demote).await {
+    /// Keeps the promotion that came with a fork request, or takes it back.
+    pub(super) async fn settle_promotion(&self, source: &InstanceId, lived: bool) {
+        let settle = Command::SettlePromotion { lived };
+        match self.call(source, settle).await {
             Ok(_) | Err(OpError::Refused(_) | OpError::NotFound) => {}
             Err(error) => {
-                warn!(instance = %source, why = %chain(&error), "it is left a template");
+                warn!(instance = %source, why = %chain(&error), "its promotion is left to the next start");
             }
         }
     }

@@ -278,6 +278,7 @@ fn settle_source(
     }
     if plan.mode == (ForkMode::Share { promote: true }) {
         record.template = true;
+        record.promoting = true;
     }
     Ok(())
 }

@@ -75,9 +75,18 @@ impl Instances {
             }
         }
         let swept = sweep(&ctx, &known).await?;
+        let promoting: Vec<InstanceId> = records
+            .iter()
+            .filter(|record| record.promoting)
+            .map(|record| record.id.clone())
+            .collect();
         stream::iter(records)
             .for_each_concurrent(PARALLEL_RECOVERIES, |record| all.recover(record))
             .await;
+        // Forks that were not promised to anybody are gone by now.
+        for source in promoting {
+            all.settle_promotion(&source, false).await;
+        }
         Ok((all, swept))
     }
 

@@ -34,11 +34,40 @@ impl Actor {
         self.save_counted(move |record, forks| {
             admit(Operation::Demote, state, forks).map_err(StoreError::from)?;
             record.template = false;
+            record.promoting = false;
             Ok(())
         })
         .await?;
         self.drop_warm().await;
         self.hold = None;
+        Ok(())
+    }
+
+    /// The fork request that made this a template is over. A fork that fails leaves nothing
+    /// behind, the promotion of its source included; but if somebody else has forked the
+    /// template meanwhile, it stays one.
+    pub(super) async fn settle_promotion(&mut self, lived: bool) -> Result<(), OpError> {
+        if !self.record.promoting {
+            return Ok(());
+        }
+        if lived {
+            return self
+                .save(|record| {
+                    record.promoting = false;
+                    Ok(())
+                })
+                .await;
+        }
+        self.save_counted(|record, forks| {
+            record.promoting = false;
+            record.template = forks > 0;
+            Ok(())
+        })
+        .await?;
+        if !self.record.template {
+            self.drop_warm().await;
+            self.hold = None;
+        }
         Ok(())
     }
 

@@ -200,6 +200,11 @@ impl Stage {
             expected.contains(&state.as_deref()),
             "{state:?}, not one of {expected:?}"
         );
+        let promoted = self.before == "Standby" && state.as_deref() == Some("Template");
+        if promoted && !self.names.is_empty() {
+            let shown = world.show(&self.subject).await;
+            assert_ne!(shown["fork_count"], 0, "promoted for forks that never were");
+        }
         if state.as_deref() == Some("Running") && self.before == "Running" {
             assert_eq!(
                 world.machines.pid(&self.subject).await,

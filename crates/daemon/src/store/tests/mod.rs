@@ -67,6 +67,7 @@ pub(crate) fn record(number: u8, name: &str, parent: Option<InstanceId>) -> Inst
         },
         parent,
         template: false,
+        promoting: false,
         standby: None,
         base: None,
         memory: MemoryOrigin::booted(),
