@@ -169,8 +169,9 @@ impl Instances {
             let life = async move {
                 // What fails again and again is not tried for ever, but with each request.
                 if panics <= MOST_PANICS {
-                    actor.release_lost_slots().await;
                     actor.recover().await;
+                    // Now that no VMM is left that nobody would keep.
+                    actor.release_lost_slots().await;
                 }
                 actor.run(receiver).await;
             };

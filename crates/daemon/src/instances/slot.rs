@@ -1,7 +1,7 @@
 //! The place of a running machine on the network.
 //!
-//! A machine has a slot exactly as long as it has a VMM: taken and recorded before the VMM
-//! starts, given back after it has ended. What a crash leaves in between is seen at the next
+//! A machine has a slot exactly as long as it has a VMM: taken before the VMM starts, given
+//! back after it has ended. What a crash leaves in between is seen at the next
 //! start, which gives back the slots of machines without a VMM.
 
 use std::sync::Arc;
