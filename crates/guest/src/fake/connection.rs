@@ -6,13 +6,14 @@ use std::sync::Arc;
 use protocol::{
     CallId, Decoder, ExecSpec, ExitStatus, Failure, FailureKind, GuestPhase, Hello, HelloAck,
     HookResult, Identity, MAX_SESSIONS, ToGuest, ToHost, Unreported, UploadSpec, VERSION_MAX,
-    VERSION_MIN, encode,
+    VERSION_MIN,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
 
 use super::agent::Shared;
 use super::sessions::{self, Outbox, SessionHandle};
+use super::writer::write;
 
 /// Messages that may wait to be written.
 const OUTBOX: usize = 16;
@@ -20,6 +21,8 @@ const OUTBOX: usize = 16;
 struct Connection {
     shared: Arc<Shared>,
     outbox: Outbox,
+    /// Hands the writer the other end of a new outbox.
+    queues: mpsc::Sender<mpsc::Receiver<ToHost>>,
     greeted: bool,
     /// The machine is to be switched off as soon as the last words are written.
     ending: bool,
@@ -40,10 +43,12 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
 ) {
     let (mut reader, writer) = tokio::io::split(stream);
     let (outbox, queue) = mpsc::channel(OUTBOX);
+    let (queues, replaced) = mpsc::channel(1);
     let mut exits = shared.exits.subscribe();
     let mut connection = Connection {
         shared,
         outbox,
+        queues,
         greeted: false,
         ending: false,
         sessions: HashMap::new(),
@@ -70,7 +75,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
             }
         }
     };
-    let writer = write(writer, queue);
+    let writer = write(writer, queue, replaced);
     tokio::pin!(writer);
     tokio::select! {
         () = work => {}
@@ -82,15 +87,6 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
         drop(connection);
         writer.await;
         shared.power_off();
-    }
-}
-
-async fn write<W: AsyncWrite + Unpin>(mut writer: W, mut queue: mpsc::Receiver<ToHost>) {
-    while let Some(message) = queue.recv().await {
-        let mut frame = Vec::new();
-        if encode(&message, &mut frame).is_err() || writer.write_all(&frame).await.is_err() {
-            return;
-        }
     }
 }
 
@@ -115,6 +111,7 @@ impl Connection {
     async fn hello(&mut self, hello: &Hello) {
         self.sessions.clear();
         self.uploads.clear();
+        self.renew_outbox().await;
         self.greeted = true;
         let version = hello.version_max.min(VERSION_MAX);
         if version < hello.version_min.max(VERSION_MIN) {
@@ -147,6 +144,16 @@ impl Connection {
         if let Some(exit) = exit {
             self.send(ToHost::ProgramExited(exit)).await;
         }
+    }
+
+    /// Aborting a session does not stop it in the middle of a send: what it still says must go where
+    /// nobody reads, for calls of the new connection have the same numbers.
+    async fn renew_outbox(&mut self) {
+        let (outbox, queue) = mpsc::channel(OUTBOX);
+        // The writer ends only together with this connection, or when the last sender of its queue
+        // is gone: therefore the old one is dropped after it has the new queue.
+        let _ = self.queues.send(queue).await;
+        self.outbox = outbox;
     }
 
     async fn request(&mut self, message: ToGuest) -> Option<ToHost> {

@@ -17,5 +17,6 @@ mod connection;
 mod files;
 mod sessions;
 mod state;
+mod writer;
 
 pub use agent::FakeAgent;
