@@ -1,6 +1,10 @@
 //! What can go wrong between a client and its server.
 
+use std::io::ErrorKind;
 use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use crate::error::ErrorBody;
 
@@ -46,7 +50,11 @@ pub enum ClientError {
     Decode(#[source] serde_json::Error),
     /// A websocket that broke.
     #[error("the connection to the server broke")]
-    Socket(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+    Socket(#[source] Box<Error>),
+    /// A websocket that the other side left without a farewell: whether the kernel tells this as an
+    /// end or as a reset depends on what was under way, and means the same.
+    #[error("the server closed the connection before the end")]
+    Vanished,
     /// A frame or event that does not fit the contract.
     #[error("the server broke the protocol: {0}")]
     Protocol(&'static str),
@@ -76,8 +84,20 @@ impl ClientError {
     }
 }
 
-impl From<tokio_tungstenite::tungstenite::Error> for ClientError {
-    fn from(error: tokio_tungstenite::tungstenite::Error) -> Self {
-        Self::Socket(Box::new(error))
+impl From<Error> for ClientError {
+    fn from(error: Error) -> Self {
+        let vanished = match &error {
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => true,
+            Error::Io(error) => matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
+            ),
+            _ => false,
+        };
+        if vanished {
+            Self::Vanished
+        } else {
+            Self::Socket(Box::new(error))
+        }
     }
 }

@@ -71,14 +71,17 @@ async fn play(socket: &mut WebSocket, start: &ExecStart) {
         Some("bad-frame") => {
             let refusal = r#"{"error":"the first frame has no command"}"#;
             socket.send(Message::text(refusal)).await.expect("sent");
-            return;
+            return until_left(socket).await;
         }
         other => panic!("unknown command {other:?}"),
     };
     let exit = serde_json::to_string(&ExecExit { exit_code: code }).expect("it serialises");
     socket.send(Message::text(exit)).await.expect("sent");
-    // As the daemon does: closing under a client that still sends would take the exit
-    // code from it.
+    until_left(socket).await;
+}
+
+/// As the daemon does: closing under a client that still sends would take the last words from it.
+async fn until_left(socket: &mut WebSocket) {
     while let Some(Ok(_)) = socket.recv().await {}
 }
 
