@@ -56,6 +56,9 @@ pub struct Runtime {
     pub name: String,
     /// Whether it can be launched on this host.
     pub available: bool,
+    /// Why it cannot, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable_reason: Option<String>,
     /// What it can do, such as `standby` or `fork`.
     pub features: Vec<String>,
 }

@@ -21,7 +21,7 @@ use crate::http::{AppState, Limits, Listeners, router, serve};
 use crate::images::Images;
 use crate::ingress::Ingresses;
 use crate::instances::{
-    BootFiles, Changes, Context, HostPorts, Instances, Layout, Networking, chain, held,
+    BootFiles, Changes, Context, Drivers, HostPorts, Instances, Layout, Networking, chain, held,
 };
 use crate::leases::forget_lost_leases;
 use crate::store::Store;
@@ -45,7 +45,6 @@ pub async fn run(config: Config) -> Result<()> {
     let store = Arc::new(Store::open(&layout.database()).context("cannot open the records")?);
     let roots = Arc::new(ImageStore::open(&layout.images()).context("cannot open the images")?);
     let (context, edge) = context(&config, &layout, &store, &roots).await?;
-    let hypervisor = context.driver.identity().name.clone();
     let ready = context.boot.is_some();
     let (instances, swept) = Instances::open(Arc::new(context))
         .await
@@ -80,7 +79,6 @@ pub async fn run(config: Config) -> Result<()> {
         tokens,
         layout,
         limits: Limits::default(),
-        hypervisor,
         ready,
         metrics: metrics.clone(),
         now,
@@ -127,7 +125,7 @@ async fn context(
         store: Arc::clone(store),
         images: Arc::clone(roots),
         verified,
-        driver: Arc::new(driver),
+        drivers: Drivers::new(identity.name).with(Arc::new(driver)),
         layout: layout.clone(),
         boot,
         starts: tokio::sync::Semaphore::new(parallel_starts()),

@@ -50,7 +50,8 @@ pub trait Driver: Send + Sync {
     async fn restore(&self, plan: RestorePlan) -> Result<Arc<dyn Vm>, VmmError>;
 
     /// Finds the machine that an earlier driver started in `run_dir`. `None`: there is no such process any more,
-    /// and what it left in the directory is removed.
+    /// and what it left in the directory is removed. A machine of another VMM is refused with
+    /// [`VmmError::Foreign`] and left as it is.
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Vm>>, VmmError>;
 
     /// Power to keep RAM of images loaded.

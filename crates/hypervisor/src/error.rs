@@ -24,6 +24,12 @@ pub enum VmmError {
     /// The image cannot be read, or its bytes are damaged.
     #[error("memory image is unusable")]
     Image(#[from] ImageError),
+    /// The machine to adopt was started by another driver.
+    #[error("the machine runs on {owner}, which this driver does not drive")]
+    Foreign {
+        /// Name of its VMM.
+        owner: String,
+    },
     /// The VMM ended while something was asked of it.
     #[error("the VMM ended ({reason}){}", said(stderr))]
     Exited {

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use hypervisor::conformance::{Ask, Scenario, Subject};
 use hypervisor::fake::{FakeDriver, FakeHost, Operation};
-use hypervisor::{Driver, KernelFiles, Nic, Vm};
+use hypervisor::{
+    DiskFile, DiskFormat, Driver, KernelFiles, LaunchPlan, LogFiles, MachineSpec, Nic, Vm, VmmError,
+};
 use memory::{Loader, Verified};
 use support::notebook;
 use tempfile::TempDir;
@@ -19,6 +21,7 @@ struct Fake {
     host: FakeHost,
     dir: TempDir,
     made: AtomicUsize,
+    disk: DiskFormat,
 }
 
 impl Fake {
@@ -31,15 +34,20 @@ impl Fake {
             host: FakeHost::new(),
             dir,
             made: AtomicUsize::new(0),
+            disk: DiskFormat::Qcow2,
         }
     }
 
     fn new_driver(&self) -> FakeDriver {
-        FakeDriver::new(
+        let driver = FakeDriver::new(
             self.host.clone(),
             Arc::new(notebook::make),
             Arc::new(Loader::default()),
-        )
+        );
+        match self.disk {
+            DiskFormat::Qcow2 => driver,
+            DiskFormat::Raw => driver.of_kind("fake-raw", DiskFormat::Raw),
+        }
     }
 }
 
@@ -143,6 +151,55 @@ scenarios! {
     nic_must_fit => NicMustFit,
     damage_refused => DamageRefused,
     failure_leaves_nothing => FailureLeavesNothing,
+}
+
+#[tokio::test]
+async fn a_vmm_of_raw_disks_passes_too_and_each_adopts_its_own() {
+    let fake = Fake {
+        disk: DiskFormat::Raw,
+        ..Fake::new()
+    };
+    for scenario in Scenario::ALL {
+        scenario.run(&fake).await;
+    }
+    let (raw, other) = (fake.new_driver(), Fake::new());
+    let other = Fake {
+        host: fake.host.clone(),
+        ..other
+    };
+    let run_dir = fake.scratch();
+    let disk = DiskFile {
+        path: run_dir.join("disk"),
+        format: DiskFormat::Raw,
+    };
+    fake.make_base_disk(&disk.path);
+    let log = |name| run_dir.join(name);
+    let plan = LaunchPlan {
+        name: "one".to_owned(),
+        run_dir: run_dir.clone(),
+        machine: MachineSpec {
+            vcpus: 1,
+            ram_bytes: fake.ram_bytes(),
+        },
+        kernel: fake.kernel(),
+        root: fake.root(),
+        disk: vec![disk],
+        logs: LogFiles {
+            vmm: log("vmm"),
+            console: log("console"),
+            app: log("app"),
+        },
+        nic: None,
+    };
+    let vm = raw.launch(plan).await.unwrap();
+    let refused = other.new_driver().adopt(&run_dir).await.err().unwrap();
+    assert!(
+        matches!(&refused, VmmError::Foreign { owner } if owner == "fake-raw"),
+        "{refused}"
+    );
+    let adopted = raw.adopt(&run_dir).await.unwrap().unwrap();
+    assert_eq!(adopted.process(), vm.process());
+    vm.kill().await.unwrap();
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use api::instances::{
     CreateInstanceRequest, ForkRequest, ForkTarget, Instance, InstanceMemory, InstanceState,
     MemoryMode, PostFork, UpdateInstanceRequest,
 };
+use hypervisor::Driver;
 use model::{
     ByteSize, ForkAsk, InstanceSpec, Name, State, Tags, Target, UnixMillis, check_fork, check_tags,
     parse_duration,
@@ -17,7 +18,7 @@ use time::OffsetDateTime;
 mod network;
 
 use super::error::ApiError;
-use crate::instances::{ForkOrder, Patch, View};
+use crate::instances::{Drivers, ForkOrder, Patch, View};
 
 /// Default RAM, as the public contract has it.
 const DEFAULT_SIZE: ByteSize = ByteSize::gib(1);
@@ -61,7 +62,7 @@ impl Default for Limits {
 pub(crate) fn spec(
     request: CreateInstanceRequest,
     limits: Limits,
-    hypervisor: &str,
+    drivers: &Drivers,
     networks: Result<(), &str>,
     image: String,
     image_digest: String,
@@ -72,12 +73,7 @@ pub(crate) fn spec(
             "skip_guest_agent is not supported: the agent is what starts the image's program",
         ));
     }
-    if let Some(other) = request.hypervisor.filter(|name| name != hypervisor) {
-        return Err(ApiError::invalid(
-            codes::INVALID_REQUEST,
-            format!("hypervisor {other:?} is not available here; this server runs {hypervisor}"),
-        ));
-    }
+    let driver = vmm(request.hypervisor.as_deref(), drivers)?;
     let platform = request.platform.unwrap_or_else(|| "linux/amd64".to_owned());
     if platform != "linux/amd64" {
         return Err(ApiError::invalid(
@@ -86,17 +82,18 @@ pub(crate) fn spec(
         ));
     }
     let vcpus = request.vcpus.unwrap_or(DEFAULT_VCPUS);
-    if !(1..=limits.max_vcpus).contains(&vcpus) {
+    let max_vcpus = limits.max_vcpus.min(driver.powers().max_vcpus);
+    if !(1..=max_vcpus).contains(&vcpus) {
         return Err(ApiError::invalid(
             codes::INVALID_REQUEST,
-            format!("vcpus must be 1 to {}, not {vcpus}", limits.max_vcpus),
+            format!("vcpus must be 1 to {max_vcpus}, not {vcpus}"),
         ));
     }
     Ok(InstanceSpec {
         image,
         image_digest,
         platform,
-        hypervisor: hypervisor.to_owned(),
+        hypervisor: driver.identity().name.clone(),
         size: size(
             request.size.as_deref(),
             DEFAULT_SIZE,
@@ -117,6 +114,22 @@ pub(crate) fn spec(
         post_fork: request.post_fork.map(hook).transpose()?,
         network: network::of_create(request.network, networks)?,
     })
+}
+
+/// The VMM that a new instance runs on.
+fn vmm<'a>(asked: Option<&str>, drivers: &'a Drivers) -> Result<&'a dyn Driver, ApiError> {
+    let name = asked.unwrap_or(drivers.default_name());
+    if !drivers.all().any(|(known, _)| known == name) {
+        let known: Vec<&str> = drivers.all().map(|(known, _)| known).collect();
+        return Err(ApiError::invalid(
+            codes::INVALID_REQUEST,
+            format!(
+                "hypervisor {name:?} is not supported; this server supports: {}",
+                known.join(", ")
+            ),
+        ));
+    }
+    Ok(drivers.named(name)?.as_ref())
 }
 
 /// A size within bounds, rounded up to whole mebibytes, which is what VMMs take.

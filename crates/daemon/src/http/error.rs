@@ -143,6 +143,9 @@ impl From<OpError> for ApiError {
             OpError::Network(error) => of_network(&error, text),
             OpError::PortInUse(_) => Self::port_in_use(text),
             OpError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, codes::RATE_LIMITED, text),
+            OpError::NoVmm { .. } => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, codes::NOT_SUPPORTED, text).for_good()
+            }
             OpError::HostNotReady(_) => Self::dependency(text),
             OpError::PostFork(_) => Self::invalid(codes::POST_FORK_FAILED, text),
             OpError::Guest(_) | OpError::Disk { .. } | OpError::Timeout(_) | OpError::Broken => {
@@ -282,6 +285,7 @@ fn of_vmm(failed: &VmmError, text: String) -> ApiError {
         VmmError::Mismatch { .. } => image_mismatch(text),
         VmmError::Image(error) => of_image(error, text),
         VmmError::Exited { .. }
+        | VmmError::Foreign { .. }
         | VmmError::Inconsistent { .. }
         | VmmError::Refused { .. }
         | VmmError::Timeout { .. }

@@ -38,7 +38,7 @@ pub(crate) async fn create(
     let spec = convert::spec(
         request,
         app.limits,
-        &app.hypervisor,
+        app.instances.drivers(),
         app.instances.network().available(),
         image.name,
         image.digest,

@@ -53,8 +53,6 @@ pub struct AppState {
     pub layout: Layout,
     /// Bounds of requests.
     pub limits: Limits,
-    /// The VMM's name.
-    pub hypervisor: String,
     /// Whether an instance could be started now.
     pub ready: bool,
     /// Renders metrics.

@@ -1,5 +1,7 @@
 //! Health, capabilities, metrics.
 
+use std::sync::Arc;
+
 use api::capabilities::{
     Capabilities, DefaultRuntime, Host, ImageCaps, NetworkCaps, Runtime, Server,
 };
@@ -8,6 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use hypervisor::Driver;
 
 use super::App;
 use super::error::ApiError;
@@ -23,7 +26,13 @@ pub(crate) async fn health() -> Json<Health> {
 #[utoipa::path(get, path = "/capabilities", operation_id = "getCapabilities", tag = "server", responses((status = 200, body = Capabilities)))]
 pub(crate) async fn capabilities(State(app): State<App>) -> Json<Capabilities> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-    let name = app.hypervisor.to_string();
+    let runtimes: Vec<Runtime> = app
+        .instances
+        .drivers()
+        .all()
+        .map(|(name, driver)| runtime(&app, name, driver))
+        .collect();
+    let default = app.instances.drivers().default_name();
     Json(Capabilities {
         server: Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -34,14 +43,12 @@ pub(crate) async fn capabilities(State(app): State<App>) -> Json<Capabilities> {
             arch: "amd64".to_owned(),
         },
         default_runtime: DefaultRuntime {
-            name: name.clone(),
-            available: app.ready,
+            name: default.to_owned(),
+            available: runtimes
+                .iter()
+                .any(|runtime| runtime.name == default && runtime.available),
         },
-        runtimes: vec![Runtime {
-            name,
-            available: app.ready,
-            features: words(&["fork", "pause", "snapshots", "standby"]),
-        }],
+        runtimes,
         network: network_caps(&app),
         images: ImageCaps {
             platforms: words(&["linux/amd64"]),
@@ -57,6 +64,27 @@ pub(crate) async fn capabilities(State(app): State<App>) -> Json<Capabilities> {
             "templates",
         ]),
     })
+}
+
+/// What one VMM can do; nothing, if it does not run here.
+fn runtime(app: &App, name: &str, driver: Result<&Arc<dyn Driver>, &str>) -> Runtime {
+    let powers = driver.map(|driver| driver.powers());
+    let mut features = vec!["pause"];
+    if powers.is_ok_and(|powers| powers.snapshots) {
+        features.extend(["fork", "snapshots", "standby"]);
+    }
+    features.sort_unstable();
+    let why = match powers {
+        Ok(_) if app.ready => None,
+        Ok(_) => Some("no guest kernel is installed; run: coppice setup".to_owned()),
+        Err(why) => Some(why.to_owned()),
+    };
+    Runtime {
+        name: name.to_owned(),
+        available: why.is_none(),
+        unavailable_reason: why,
+        features: features.into_iter().map(str::to_owned).collect(),
+    }
 }
 
 fn network_caps(app: &App) -> NetworkCaps {

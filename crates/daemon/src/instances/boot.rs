@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guest::{GuestEvent, GuestPhase, Link, StartSpec};
-use hypervisor::{ExitReason, KernelFiles, LaunchPlan, MachineSpec, Vm, VmStatus};
+use hypervisor::{Driver, ExitReason, KernelFiles, LaunchPlan, MachineSpec, Vm, VmStatus};
 use model::{ExitInfo, GuestFact, Intent, VmmFact};
 use tracing::{info, warn};
 
@@ -61,10 +61,11 @@ impl Actor {
     }
 
     async fn boot(&mut self) -> Result<(), OpError> {
+        let driver = Arc::clone(self.driver()?);
         let image = self.image_record().await?;
         let mut plan = self.launch_plan()?;
         plan.nic = self.take_slot().await?;
-        let vm = self.ctx.driver.launch(plan).await?;
+        let vm = driver.launch(plan).await?;
         self.vm = Some(vm);
         self.look().await;
         self.show_busy();
@@ -104,6 +105,11 @@ impl Actor {
             logs: self.dir.log_files(),
             nic: None,
         })
+    }
+
+    /// The driver of the VMM that the instance runs on.
+    pub(super) fn driver(&self) -> Result<&Arc<dyn Driver>, OpError> {
+        self.ctx.drivers.named(&self.record.spec.hypervisor)
     }
 
     pub(super) fn machine(&self) -> MachineSpec {

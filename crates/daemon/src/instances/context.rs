@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypervisor::Driver;
 use images::ImageStore;
 use memory::Verified;
 use model::{InstanceSpec, UnixMillis};
 
 use super::OpError;
 use super::changes::Changes;
+use super::drivers::Drivers;
 use super::layout::Layout;
 use super::slot::{HostPorts, Networking};
 use super::warm::WarmPolicy;
@@ -50,8 +50,8 @@ pub struct Context {
     pub images: Arc<ImageStore>,
     /// What is known to be intact already, shared with the driver.
     pub verified: Verified,
-    /// The VMM driver.
-    pub driver: Arc<dyn Driver>,
+    /// The VMMs.
+    pub drivers: Drivers,
     /// The data directory.
     pub layout: Layout,
     /// What machines boot with; none until `coppice setup` was run.

@@ -32,6 +32,14 @@ pub enum OpError {
     /// The VMM failed.
     #[error("the VMM failed")]
     Vmm(#[from] VmmError),
+    /// The VMM of the instance, or the one it asks for, does not run on this host.
+    #[error("{name} does not run on this host: {why}")]
+    NoVmm {
+        /// The VMM.
+        name: String,
+        /// Why, and what is to be done.
+        why: String,
+    },
     /// The agent in the guest failed or did not answer.
     #[error("the guest's agent failed")]
     Guest(#[from] LinkError),

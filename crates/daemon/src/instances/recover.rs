@@ -13,7 +13,8 @@ impl Actor {
     /// Brings the actor in step with the world. Afterwards the instance is as if the
     /// daemon had never been away, or as if the operation had never been asked for.
     pub(super) async fn recover(&mut self) {
-        match self.ctx.driver.adopt(&self.dir.run()).await {
+        let vmm = &self.record.spec.hypervisor;
+        match self.ctx.drivers.adopt(vmm, &self.dir.run()).await {
             Ok(vm) => {
                 self.vm = vm;
                 self.unread = false;

@@ -13,6 +13,7 @@ use super::actor::Actor;
 use super::changes::Changes;
 use super::command::{Command, Envelope, MAILBOX, Outcome, Patch, StartOverrides};
 use super::context::Context;
+use super::drivers::Drivers;
 use super::published::Published;
 use super::slot::Networking;
 use super::sweep::{Swept, sweep};
@@ -202,6 +203,12 @@ impl Instances {
     #[must_use]
     pub fn changes(&self) -> &Changes {
         &self.ctx.changes
+    }
+
+    /// What instances run on.
+    #[must_use]
+    pub fn drivers(&self) -> &Drivers {
+        &self.ctx.drivers
     }
 
     /// Where instances are connected.

@@ -1,6 +1,6 @@
 //! Going to sleep and waking up.
 
-use hypervisor::{Nic, RamUse, RestorePlan, Vm, Wake};
+use hypervisor::{Driver, Nic, RamUse, RestorePlan, Vm, Wake};
 use memory::{Draft, How, Image, ManifestFacts, NewDisk};
 use model::{ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, UnixMillis, VmmFact};
 use protocol::Identity;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::actor::{Actor, Up};
-use super::context::{Context, QUIESCE_DEADLINE, RESUME_DEADLINE, THAW_DEADLINE};
+use super::context::{QUIESCE_DEADLINE, RESUME_DEADLINE, THAW_DEADLINE};
 use super::layout::InstanceDir;
 use super::{OpError, chain, disk, identity};
 use crate::entropy;
@@ -242,9 +242,10 @@ impl Actor {
             image: image.clone(),
             root: ctx.root_disk(&self.record.spec)?,
             ram,
+            driver: Arc::clone(self.driver()?),
             nic: self.take_slot().await?,
         };
-        let vm = restoring.restore(&ctx).await?;
+        let vm = restoring.restore().await?;
         // What the guest does from here on, its hook above all, may take as long as it likes.
         drop(permit);
         self.vm = Some(Arc::clone(&vm));
@@ -277,11 +278,13 @@ pub(super) struct Restoring {
     pub root: PathBuf,
     pub ram: RamUse,
     pub nic: Option<Nic>,
+    /// Of the VMM that the image was made by.
+    pub driver: Arc<dyn Driver>,
 }
 
 impl Restoring {
     /// Makes the disk chain and starts the VMM on the image.
-    pub(super) async fn restore(self, ctx: &Context) -> Result<Arc<dyn Vm>, OpError> {
+    pub(super) async fn restore(self) -> Result<Arc<dyn Vm>, OpError> {
         let dir = self.dir.clone();
         let image_dir = self.dir.image(&self.image);
         let durable = self.dir.clone();
@@ -306,7 +309,7 @@ impl Restoring {
         // The new chain holds what the guest will write. It gets durable beside the start of
         // the VMM, which takes longer; a machine whose disk may be lost is not announced.
         let (vm, durable) = tokio::join!(
-            ctx.driver.restore(plan),
+            self.driver.restore(plan),
             blocking_op(move || disk::make_durable(&durable))
         );
         let vm = vm?;

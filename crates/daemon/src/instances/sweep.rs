@@ -39,7 +39,8 @@ pub(super) async fn sweep(ctx: &Context, known: &HashSet<String>) -> Result<Swep
         if known.contains(id.as_str()) {
             continue;
         }
-        match ctx.driver.adopt(&ctx.layout.instance(&id).run()).await {
+        let run_dir = ctx.layout.instance(&id).run();
+        match ctx.drivers.adopt_any(&run_dir).await {
             Ok(Some(vm)) => {
                 if let Err(error) = vm.kill().await {
                     warn!(instance = %id, why = %chain(&error), "an orphaned VMM cannot be ended");

@@ -76,7 +76,7 @@ impl Actor {
         if self.hold.is_some() {
             return Ok(());
         }
-        let templates = self.ctx.driver.templates().ok_or_else(|| {
+        let templates = self.driver()?.templates().ok_or_else(|| {
             OpError::HostNotReady("this VMM cannot share memory between machines".to_owned())
         })?;
         if let (State::Standby | State::Template, Some(image)) =

@@ -356,8 +356,9 @@ impl Sapling {
             root,
             ram: RamUse::Fork,
             nic: seat.map(|seat| slot::nic(&seat.lease)),
+            driver: Arc::clone(self.ctx.drivers.named(&self.spec.hypervisor)?),
         };
-        Ok((restoring.restore(&self.ctx).await?, owned))
+        Ok((restoring.restore().await?, owned))
     }
 }
 

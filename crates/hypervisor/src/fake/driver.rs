@@ -27,6 +27,7 @@ pub struct FakeDriver {
     guests: Arc<dyn GuestMaker>,
     loader: Arc<Loader>,
     identity: VmmIdentity,
+    disk: DiskFormat,
 }
 
 impl FakeDriver {
@@ -45,7 +46,17 @@ impl FakeDriver {
             guests,
             loader,
             identity,
+            disk: DiskFormat::Qcow2,
         }
+    }
+
+    /// The driver of another VMM, one whose machines write to disks of this format. Drivers of
+    /// several names may share a host; each knows its own machines.
+    #[must_use]
+    pub fn of_kind(mut self, name: &str, disk: DiskFormat) -> Self {
+        name.clone_into(&mut self.identity.name);
+        self.disk = disk;
+        self
     }
 
     /// The same driver with another version, as after an upgrade of the VMM.
@@ -120,16 +131,23 @@ impl FakeDriver {
         Ok(())
     }
 
-    fn must_exist(paths: &[&Path]) -> Result<(), VmmError> {
-        for path in paths {
-            std::fs::metadata(path).map_err(VmmError::io("open", path))?;
+    /// A chain of this format, of files that are there.
+    fn check_disk(&self, chain: &[DiskFile]) -> Result<(), VmmError> {
+        let alone = chain.len() == 1;
+        match chain.last() {
+            Some(top) if top.format == self.disk && (alone || self.disk == DiskFormat::Qcow2) => {}
+            _ => {
+                return Err(VmmError::unusable(format!(
+                    "{} cannot write to such a disk: {chain:?}",
+                    self.identity.name
+                )));
+            }
+        }
+        for file in chain {
+            std::fs::metadata(&file.path).map_err(VmmError::io("open", &file.path))?;
         }
         Ok(())
     }
-}
-
-fn disk_paths(disk: &[DiskFile]) -> Vec<&Path> {
-    disk.iter().map(|file| file.path.as_path()).collect()
 }
 
 #[async_trait]
@@ -143,14 +161,14 @@ impl Driver for FakeDriver {
             snapshots: true,
             shared_memory: true,
             pager: false,
-            disk: DiskFormat::Qcow2,
+            disk: self.disk,
             max_vcpus: 16,
         }
     }
 
     async fn launch(&self, plan: LaunchPlan) -> Result<Arc<dyn Vm>, VmmError> {
         self.host.hooks().pass(Operation::Launch).await?;
-        Self::must_exist(&disk_paths(&plan.disk))?;
+        self.check_disk(&plan.disk)?;
         let verified = self.loader.verified();
         let digest = |path: &Path| verified.sha256(path).map_err(VmmError::io("read", path));
         let facts = MachineFacts {
@@ -190,7 +208,7 @@ impl Driver for FakeDriver {
         }
         let image = Image::open(&plan.image_dir)?;
         self.check(&image, &plan)?;
-        Self::must_exist(&disk_paths(&plan.disk))?;
+        self.check_disk(&plan.disk)?;
         let layers = image.manifest().layers.len();
         let (ram, base) = match plan.ram {
             RamUse::Copied => (
@@ -226,12 +244,19 @@ impl Driver for FakeDriver {
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Vm>>, VmmError> {
         self.host.hooks().pass(Operation::Adopt).await?;
-        let found = self.host.find(run_dir);
-        if found.is_none() {
+        let Some(machine) = self.host.find(run_dir) else {
             // Usually there is none.
             let _ = std::fs::remove_file(run_dir.join(MARK));
+            return Ok(None);
+        };
+        let owner = &machine.facts.vmm.name;
+        if *owner == self.identity.name {
+            Ok(Some(self.vm(machine)))
+        } else {
+            Err(VmmError::Foreign {
+                owner: owner.clone(),
+            })
         }
-        Ok(found.map(|machine| self.vm(machine)))
     }
 
     fn templates(&self) -> Option<&dyn Templates> {

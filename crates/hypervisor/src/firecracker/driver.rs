@@ -130,7 +130,7 @@ impl Driver for FirecrackerDriver {
             clean(run_dir, Record::read(run_dir).ok().as_ref());
             return Ok(None);
         };
-        let record = Record::read(run_dir)?;
+        let record = Record::read_own(run_dir, &self.shared.identity.name)?;
         if record.jail_uid.is_none() {
             RunDir::drop_capture(run_dir);
         }

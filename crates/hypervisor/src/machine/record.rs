@@ -65,6 +65,18 @@ impl Record {
         std::fs::rename(&part, &path).map_err(VmmError::io("rename", &part))
     }
 
+    /// The record of a machine of the VMM called `name`; an error if another one runs it.
+    pub(crate) fn read_own(run_dir: &Path, name: &str) -> Result<Self, VmmError> {
+        let record = Self::read(run_dir)?;
+        if record.machine.vmm.name == name {
+            Ok(record)
+        } else {
+            Err(VmmError::Foreign {
+                owner: record.machine.vmm.name,
+            })
+        }
+    }
+
     pub(crate) fn read(run_dir: &Path) -> Result<Self, VmmError> {
         let path = run_dir.join(Self::FILE);
         let bytes = std::fs::read(&path).map_err(VmmError::io("read", &path))?;

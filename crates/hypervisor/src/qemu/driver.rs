@@ -127,11 +127,11 @@ impl Driver for QemuDriver {
             RunDir::clean(run_dir, &SOCKETS);
             return Ok(None);
         };
+        let record = Record::read_own(run_dir, &self.shared.identity.name)?;
         if self.shared.vmm_uid.is_some() {
             start::keep(run_dir)?;
         }
         RunDir::drop_capture(run_dir);
-        let record = Record::read(run_dir)?;
         let loaded = match record.base {
             Some(_) => adopt_ram(&self.shared.loader, process.id(), RAM_FD)?,
             None => None,

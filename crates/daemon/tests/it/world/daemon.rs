@@ -8,7 +8,7 @@ use axum::Router;
 use daemon::http::{AppState, Limits, router};
 use daemon::images::Images;
 use daemon::instances::{
-    BootFiles, Changes, Context, HostPorts, Instances, Networking, OpError, Swept, held,
+    BootFiles, Changes, Context, Drivers, HostPorts, Instances, Networking, OpError, Swept, held,
 };
 use daemon::store::Store;
 use daemon::tokens::Tokens;
@@ -62,7 +62,6 @@ impl Daemon {
                 tokens,
                 layout,
                 limits: Limits::default(),
-                hypervisor: "fake".to_owned(),
                 ready: true,
                 metrics: recorder(),
                 now,
@@ -135,7 +134,7 @@ fn context(world: &World) -> Arc<Context> {
         store: Arc::new(store),
         images: Arc::new(ImageStore::open(&world.layout.images()).unwrap()),
         verified,
-        driver: Arc::new(driver),
+        drivers: Drivers::new("fake").with(Arc::new(driver)),
         layout: world.layout.clone(),
         boot: Some(BootFiles {
             kernel: world.boot_file("kernel"),
