@@ -59,6 +59,7 @@ fn report(step: Step) {
         Step::Download(package) => eprintln!("assets: downloading {package}"),
         Step::Unpack(file) => eprintln!("assets: unpacking {file}"),
         Step::BuildInitrd => eprintln!("assets: building the initrd"),
+        Step::NoVmlinux(why) => eprintln!("assets: no kernel for Firecracker: {why}"),
         _ => {}
     }
 }

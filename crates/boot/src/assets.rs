@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/current -> <id>          the set to boot new machines from
 //! <dir>/<id>/kernel              } read-only, never changed
+//! <dir>/<id>/vmlinux             } the kernel uncompressed, if it could be unpacked
 //! <dir>/<id>/initrd              }
 //! <dir>/<id>/assets.json         what they are; written before the directory gets its name
 //! <dir>/packages/                downloaded kernel packages
@@ -22,16 +23,23 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::{KernelSource, Step};
 use crate::modules::ModuleTree;
 use crate::package::SCRATCH_PREFIX;
-use crate::{BootError, files, initrd};
+use crate::{BootError, files, initrd, vmlinux};
 
-/// Changes when the same parts would make another initrd, so that old sets are made anew.
-const RECIPE_VERSION: u32 = 1;
+/// Changes when the same parts would make another set, so that old ones are made anew.
+const RECIPE_VERSION: u32 = 2;
 
 /// Hexadecimal digits of a set's name: 64 bits tell the handful of sets of a host apart.
 const ID_LENGTH: usize = 16;
 
 const CURRENT: &str = "current";
 const RECORD: &str = "assets.json";
+
+const KERNEL: &str = "kernel";
+const VMLINUX: &str = "vmlinux";
+const INITRD: &str = "initrd";
+
+/// Why a set made before there was such a file has none.
+const OLD_SET: &str = "it was made by an older version, run `coppice setup`";
 
 /// Name of a set: the beginning of a hash over its files.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,6 +66,7 @@ pub struct Assets {
     pub id: AssetsId,
     /// The kernel image (bzImage).
     pub kernel: PathBuf,
+    vmlinux: Result<PathBuf, String>,
     /// The initrd.
     pub initrd: PathBuf,
     /// Release of the kernel, such as `6.1.0-13-cloud-amd64`.
@@ -102,9 +111,16 @@ impl Assets {
         let modules = tree.load_wanted()?;
         let initrd = initrd::build(&agent_bytes, &modules)
             .map_err(BootError::io("build an initrd with", agent))?;
+        let image = files::read(&kernel.image)?;
+        progress(Step::UnpackKernel);
+        let vmlinux = vmlinux::extract(&image).map_err(|error| error.to_string());
+        if let Err(reason) = &vmlinux {
+            progress(Step::NoVmlinux(reason.clone()));
+        }
         let parts = Parts {
             kernel_version: tree.kernel_version().to_owned(),
-            kernel: files::read(&kernel.image)?,
+            kernel: image,
+            vmlinux,
             initrd,
             recipe,
         };
@@ -138,18 +154,33 @@ impl Assets {
     pub fn open_set(dir: &Path, id: &AssetsId) -> Result<Self, BootError> {
         let set_dir = dir.join(&id.0);
         let record = Record::read(&set_dir)?;
-        let kernel = set_dir.join("kernel");
-        let initrd = set_dir.join("initrd");
+        let [kernel, initrd] = [KERNEL, INITRD].map(|name| set_dir.join(name));
         record.kernel.check(&kernel)?;
         record.initrd.check(&initrd)?;
         Ok(Self {
             id: id.clone(),
             kernel,
+            vmlinux: record.vmlinux.open(&set_dir)?,
             initrd,
             kernel_version: record.kernel_version,
             kernel_sha256: record.kernel.sha256,
             initrd_sha256: record.initrd.sha256,
         })
+    }
+
+    /// The same kernel as an uncompressed ELF file, which is what Firecracker boots.
+    ///
+    /// # Errors
+    /// [`BootError::NoVmlinux`] says why there is none: the kernel was given by a user and is packed in
+    /// a way that is not known here, or the set was made by an older version.
+    pub fn vmlinux(&self) -> Result<&Path, BootError> {
+        match &self.vmlinux {
+            Ok(path) => Ok(path),
+            Err(reason) => Err(BootError::NoVmlinux {
+                id: self.id.clone(),
+                reason: reason.clone(),
+            }),
+        }
     }
 }
 
@@ -157,6 +188,7 @@ impl Assets {
 struct Parts {
     kernel_version: String,
     kernel: Vec<u8>,
+    vmlinux: Result<Vec<u8>, String>,
     initrd: Vec<u8>,
     recipe: String,
 }
@@ -178,9 +210,14 @@ impl Parts {
             files::write_finished(&path, bytes)?;
             FileRecord::of(&path, sha256)
         };
+        let vmlinux = match &self.vmlinux {
+            Ok(bytes) => VmlinuxRecord::File(write(VMLINUX, bytes, files::sha256_bytes(bytes))?),
+            Err(reason) => VmlinuxRecord::Absent(reason.clone()),
+        };
         let record = Record {
-            kernel: write("kernel", &self.kernel, kernel_sha256)?,
-            initrd: write("initrd", &self.initrd, initrd_sha256)?,
+            kernel: write(KERNEL, &self.kernel, kernel_sha256)?,
+            vmlinux,
+            initrd: write(INITRD, &self.initrd, initrd_sha256)?,
             kernel_version: self.kernel_version,
             recipe: self.recipe,
         };
@@ -210,7 +247,36 @@ struct Record {
     kernel_version: String,
     recipe: String,
     kernel: FileRecord,
+    #[serde(default)]
+    vmlinux: VmlinuxRecord,
     initrd: FileRecord,
+}
+
+/// The uncompressed kernel of a set, or why it has none.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum VmlinuxRecord {
+    File(FileRecord),
+    Absent(String),
+}
+
+impl Default for VmlinuxRecord {
+    fn default() -> Self {
+        Self::Absent(OLD_SET.to_owned())
+    }
+}
+
+impl VmlinuxRecord {
+    fn open(self, set_dir: &Path) -> Result<Result<PathBuf, String>, BootError> {
+        match self {
+            Self::File(record) => {
+                let path = set_dir.join(VMLINUX);
+                record.check(&path)?;
+                Ok(Ok(path))
+            }
+            Self::Absent(reason) => Ok(Err(reason)),
+        }
+    }
 }
 
 impl Record {

@@ -86,6 +86,14 @@ pub enum BootError {
         /// The directory looked in.
         path: PathBuf,
     },
+    /// A set has no uncompressed kernel.
+    #[error("the boot assets {id} have no uncompressed kernel, which Firecracker needs: {reason}")]
+    NoVmlinux {
+        /// The set.
+        id: crate::AssetsId,
+        /// Why it has none.
+        reason: String,
+    },
     /// The record of a set of assets is not readable.
     #[error("damaged record {}", path.display())]
     RecordDamaged {

@@ -4,7 +4,9 @@
 //!
 //! - `/init`: the agent, mode 0755.
 //! - `/modules/<name>.ko`: uncompressed kernel modules.
-//! - `/modules/order`: their file names, one a line, each after the ones it depends on.
+//! - `/modules/order`: file names of those that every guest loads, one a line, each after the ones it
+//!   depends on.
+//! - `/modules/order.vsock`: the same of those that a guest loads besides when its host speaks by vsock.
 //! - `/dev`, `/proc`, `/run`, `/sys`: empty directories to mount on.
 //!
 //! The archive is not compressed. The guest would have to decompress it on a virtual CPU, which under
@@ -15,27 +17,17 @@ use std::io;
 use cpio::newc::Builder;
 use cpio::newc::ModeFileType::{self, Directory, Regular};
 
-use crate::modules::Module;
+use crate::modules::{Module, Modules};
 
 /// The archive's bytes. The same agent and modules always give the same bytes.
-pub(crate) fn build(agent: &[u8], modules: &[Module]) -> io::Result<Vec<u8>> {
+pub(crate) fn build(agent: &[u8], modules: &Modules) -> io::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for dir in ["dev", "proc", "run", "sys", "modules"] {
         archive.add(dir, Directory, 0o755, &[])?;
     }
     archive.add("init", Regular, 0o755, agent)?;
-    let mut order = String::new();
-    for module in modules {
-        order.push_str(&module.file_name);
-        order.push('\n');
-        archive.add(
-            &format!("modules/{}", module.file_name),
-            Regular,
-            0o444,
-            &module.bytes,
-        )?;
-    }
-    archive.add("modules/order", Regular, 0o444, order.as_bytes())?;
+    archive.add_modules("modules/order", &modules.common)?;
+    archive.add_modules("modules/order.vsock", &modules.vsock)?;
     cpio::newc::trailer(archive.bytes)
 }
 
@@ -62,6 +54,18 @@ impl Archive {
         entry.finish()?;
         Ok(())
     }
+
+    /// Adds modules, and the list of them.
+    fn add_modules(&mut self, list: &str, modules: &[Module]) -> io::Result<()> {
+        let mut order = String::new();
+        for module in modules {
+            order.push_str(&module.file_name);
+            order.push('\n');
+            let name = format!("modules/{}", module.file_name);
+            self.add(&name, Regular, 0o444, &module.bytes)?;
+        }
+        self.add(list, Regular, 0o444, order.as_bytes())
+    }
 }
 
 #[cfg(test)]
@@ -70,13 +74,15 @@ mod tests {
 
     use super::*;
 
-    fn sample() -> Vec<Module> {
-        ["virtio.ko", "erofs.ko"]
-            .map(|name| Module {
-                file_name: name.into(),
-                bytes: name.as_bytes().to_vec(),
-            })
-            .into()
+    fn sample() -> Modules {
+        let module = |name: &str| Module {
+            file_name: name.into(),
+            bytes: name.as_bytes().to_vec(),
+        };
+        Modules {
+            common: ["virtio.ko", "erofs.ko"].map(module).into(),
+            vsock: [module("vsock.ko")].into(),
+        }
     }
 
     /// Every entry of an archive: name, permission bits and type, content.
@@ -107,6 +113,11 @@ mod tests {
             get("modules/order"),
             (0o100_444, b"virtio.ko\nerofs.ko\n".as_slice())
         );
+        assert_eq!(
+            get("modules/order.vsock"),
+            (0o100_444, b"vsock.ko\n".as_slice())
+        );
+        assert_eq!(get("modules/vsock.ko").1, b"vsock.ko");
         assert_eq!(get("modules/erofs.ko"), (0o100_444, b"erofs.ko".as_slice()));
         assert_eq!(get("proc").0, 0o040_755);
     }

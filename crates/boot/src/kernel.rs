@@ -17,7 +17,7 @@ pub enum KernelSource {
     Package(PathBuf),
     /// A kernel image and the directory of its modules.
     Files {
-        /// The kernel image (bzImage).
+        /// The kernel image: a bzImage, or an ELF file that has the PVH entry if QEMU is to boot it.
         kernel: PathBuf,
         /// The tree `lib/modules/<release>` of just that kernel.
         modules_dir: PathBuf,
@@ -34,6 +34,10 @@ pub enum Step {
     Unpack(String),
     /// Reads modules and agent and writes the initrd.
     BuildInitrd,
+    /// Unpacks the kernel that is in the kernel image.
+    UnpackKernel,
+    /// It could not be unpacked, for this reason; Firecracker cannot boot from this set.
+    NoVmlinux(String),
     /// Nothing was to do: the newest set was made of the same parts.
     AlreadyInstalled,
 }

@@ -8,6 +8,7 @@
 //! The kernel command line is not decided here: it belongs to the hypervisor driver.
 
 mod assets;
+mod elf;
 mod error;
 mod files;
 mod initrd;
@@ -15,6 +16,7 @@ mod kernel;
 mod modinfo;
 mod modules;
 pub mod package;
+mod vmlinux;
 
 pub use assets::{Assets, AssetsId};
 pub use error::BootError;

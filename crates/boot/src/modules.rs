@@ -12,6 +12,10 @@ use crate::{BootError, files};
 /// connections of the machine it was made of.
 const WELCOME: [&str; 1] = ["tcp_diag"];
 
+/// What guests need whose host speaks by vsock, and others do not load: a kernel for QEMU alone may be
+/// built without it.
+const VSOCK: [&str; 1] = ["vmw_vsock_virtio_transport"];
+
 /// Drivers and file systems of every guest. Transports come first so that devices are found while the
 /// rest is still being loaded. What is built into the kernel is left out later.
 const WANTED: [&str; 9] = [
@@ -32,6 +36,14 @@ pub(crate) struct Module {
     pub file_name: String,
     /// The ELF object.
     pub bytes: Vec<u8>,
+}
+
+/// The modules of an initrd, each after the ones it depends on.
+pub(crate) struct Modules {
+    /// What every guest loads.
+    pub common: Vec<Module>,
+    /// What a guest loads behind that when its host speaks by vsock.
+    pub vsock: Vec<Module>,
 }
 
 /// The module tree of one kernel, `lib/modules/<release>`.
@@ -71,18 +83,24 @@ impl ModuleTree {
         &self.kernel_version
     }
 
-    /// Reads the wanted modules and all they need, every module after the ones it depends on.
-    pub(crate) fn load_wanted(&self) -> Result<Vec<Module>, BootError> {
+    /// Reads the wanted modules and all they need.
+    pub(crate) fn load_wanted(&self) -> Result<Modules, BootError> {
         let mut order = LoadOrder::default();
         for name in WANTED {
             self.visit(name, &mut order)?;
         }
-        for name in WELCOME {
-            if self.files.contains_key(name) {
-                self.visit(name, &mut order)?;
-            }
-        }
-        Ok(order.modules)
+        self.visit_present(&WELCOME, &mut order)?;
+        let common = std::mem::take(&mut order.modules);
+        self.visit_present(&VSOCK, &mut order)?;
+        let vsock = order.modules;
+        Ok(Modules { common, vsock })
+    }
+
+    fn visit_present(&self, names: &[&str], order: &mut LoadOrder) -> Result<(), BootError> {
+        names
+            .iter()
+            .filter(|name| self.files.contains_key(**name))
+            .try_for_each(|name| self.visit(name, order))
     }
 
     fn visit(&self, name: &str, order: &mut LoadOrder) -> Result<(), BootError> {
@@ -242,6 +260,7 @@ mod tests {
         let order: Vec<_> = tree
             .load_wanted()
             .unwrap()
+            .common
             .into_iter()
             .map(|module| module.file_name)
             .collect();
@@ -255,6 +274,20 @@ mod tests {
                 "overlay.ko"
             ]
         );
+    }
+
+    #[test]
+    fn modules_for_vsock_are_apart_and_are_no_more_than_what_the_others_lack() {
+        let (_dir, tree) = tree(&[
+            ("virtio.ko", "depends=|"),
+            ("virtio_blk.ko", "depends=virtio|"),
+            ("vsock.ko", "depends=|"),
+            ("vmw_vsock_virtio_transport.ko", "depends=virtio,vsock|"),
+        ]);
+        let modules = tree.load_wanted().unwrap();
+        let names = |modules: Vec<Module>| modules.into_iter().map(|it| it.file_name);
+        assert!(names(modules.common).eq(["virtio.ko", "virtio_blk.ko"]));
+        assert!(names(modules.vsock).eq(["vsock.ko", "vmw_vsock_virtio_transport.ko"]));
     }
 
     #[test]

@@ -141,3 +141,76 @@ fn a_directory_without_assets_says_what_to_do() {
     assert!(matches!(error, BootError::NotInstalled { .. }));
     assert!(error.to_string().contains("coppice setup"), "{error}");
 }
+
+/// The smallest file that VMMs would boot: a processor that finds zeros.
+fn elf_kernel() -> Vec<u8> {
+    const BASE: u64 = 16 << 20;
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    bytes.extend([BASE, 64, 0].map(u64::to_le_bytes).concat());
+    bytes.extend([0u16, 0, 64, 56, 1, 0, 0, 0].map(u16::to_le_bytes).concat());
+    bytes.extend([1u32, 7].map(u32::to_le_bytes).concat());
+    bytes.extend([120, BASE, BASE, 64, 64, 4].map(u64::to_le_bytes).concat());
+    bytes.extend([0; 64]);
+    bytes
+}
+
+#[test]
+fn a_set_has_the_kernel_uncompressed_as_well() {
+    let host = Host::new();
+    fs::write(host.path("vmlinuz"), elf_kernel()).unwrap();
+    let (assets, steps) = host.install();
+    let vmlinux = assets.vmlinux().unwrap();
+    assert_eq!(fs::read(vmlinux).unwrap(), elf_kernel());
+    assert!(!is_writable(vmlinux));
+    assert!(!steps.iter().any(|step| matches!(step, Step::NoVmlinux(_))));
+    assert_eq!(Assets::open(&host.assets_dir()).unwrap(), assets);
+    fs::remove_file(vmlinux).unwrap();
+    fs::write(vmlinux, "another kernel").unwrap();
+    let error = Assets::open(&host.assets_dir()).unwrap_err();
+    assert!(matches!(error, BootError::Changed { .. }), "{error}");
+}
+
+/// QEMU boots kernels that nothing can be unpacked from.
+#[test]
+fn a_kernel_that_cannot_be_unpacked_makes_a_set_that_says_so() {
+    let host = Host::new();
+    let (assets, steps) = host.install();
+    let error = assets.vmlinux().unwrap_err();
+    assert!(
+        error.to_string().contains("neither a bzImage nor an ELF"),
+        "{error}"
+    );
+    assert!(steps.iter().any(|step| matches!(step, Step::NoVmlinux(_))));
+    assert_eq!(Assets::open(&host.assets_dir()).unwrap(), assets);
+}
+
+/// As version 0.1 wrote them: no word of an uncompressed kernel.
+#[test]
+fn a_set_of_an_older_version_opens_and_the_next_installation_completes_it() {
+    let host = Host::new();
+    fs::write(host.path("vmlinuz"), elf_kernel()).unwrap();
+    let (assets, _) = host.install();
+    let record = host
+        .assets_dir()
+        .join(assets.id.to_string())
+        .join("assets.json");
+    let text = fs::read(&record).unwrap();
+    let mut old: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    old.as_object_mut().unwrap().remove("vmlinux").unwrap();
+    let recipe = old["recipe"].as_str().unwrap().replacen('2', "1", 1);
+    old["recipe"] = recipe.into();
+    fs::remove_file(&record).unwrap();
+    fs::write(&record, old.to_string()).unwrap();
+    fs::remove_file(assets.vmlinux().unwrap()).unwrap();
+
+    let opened = Assets::open(&host.assets_dir()).unwrap();
+    assert_eq!(opened.kernel, assets.kernel);
+    let error = opened.vmlinux().unwrap_err();
+    assert!(error.to_string().contains("coppice setup"), "{error}");
+
+    let (completed, _) = host.install();
+    assert_eq!(
+        fs::read(completed.vmlinux().unwrap()).unwrap(),
+        elf_kernel()
+    );
+}

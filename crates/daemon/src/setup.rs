@@ -42,6 +42,8 @@ fn describe(step: &Step) -> String {
         Step::Download(package) => format!("downloading {package}"),
         Step::Unpack(package) => format!("unpacking {package}"),
         Step::BuildInitrd => "building the initrd".to_owned(),
+        Step::UnpackKernel => "unpacking the kernel for Firecracker".to_owned(),
+        Step::NoVmlinux(why) => format!("machines of this kernel cannot run on Firecracker: {why}"),
         Step::AlreadyInstalled => "nothing has changed".to_owned(),
         _ => "working".to_owned(),
     }
