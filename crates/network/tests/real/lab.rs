@@ -50,7 +50,12 @@ pub(crate) fn lab<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send + '
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(test(lab));
+        runtime.block_on(async {
+            // The kernel tells of a carrier later; what is compared before and after must not differ by it.
+            let connected = || tool("ip", "-brief link show wan").contains(" UP ");
+            until("the host is connected", connected).await;
+            test(lab).await;
+        });
     };
     if let Err(panic) = thread::spawn(run).join() {
         std::panic::resume_unwind(panic);
