@@ -1,31 +1,35 @@
-//! The composition root: the only file that names concrete drivers.
+//! The composition root.
+
+mod vmms;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::images::ImageStore;
 use anyhow::{Context as _, Result, bail};
 use boot::Assets;
-use hypervisor::qemu::{AccelChoice, MachineChoice, QemuConfig, QemuDriver};
 use memory::{Loader, Verified};
 use model::{InstanceRecord, UnixMillis};
 use network::Network;
 use network::linux::LinuxNetwork;
 use tracing::{info, warn};
 
-use crate::config::{Accelerator, Config, Machine, NetworkConfig, NetworkMode};
+use crate::config::{Config, NetworkConfig, NetworkMode};
 use crate::edge::{Edge, GUEST_DNS_PORT, Settings};
 use crate::http::{AppState, Limits, Listeners, router, serve};
 use crate::images::Images;
 use crate::ingress::Ingresses;
 use crate::instances::{
-    BootFiles, Changes, Context, Drivers, HostPorts, Instances, Layout, Networking, chain, held,
+    BootFiles, Changes, Context, HostPorts, Instances, Layout, Networking, chain, held,
 };
 use crate::leases::forget_lost_leases;
 use crate::store::Store;
 use crate::tokens::Tokens;
+
+pub use vmms::qemu_config;
+pub(crate) use vmms::{jail, kvm_for_firecracker, look_for_firecracker};
 
 /// Shared by all daemons of the host, so that they see each other.
 pub(crate) const RUN_ROOT: &str = "/run/coppice";
@@ -45,7 +49,6 @@ pub async fn run(config: Config) -> Result<()> {
     let store = Arc::new(Store::open(&layout.database()).context("cannot open the records")?);
     let roots = Arc::new(ImageStore::open(&layout.images()).context("cannot open the images")?);
     let (context, edge) = context(&config, &layout, &store, &roots).await?;
-    let ready = context.boot.is_some();
     let (instances, swept) = Instances::open(Arc::new(context))
         .await
         .context("cannot recover")?;
@@ -79,7 +82,6 @@ pub async fn run(config: Config) -> Result<()> {
         tokens,
         layout,
         limits: Limits::default(),
-        ready,
         metrics: metrics.clone(),
         now,
     });
@@ -103,11 +105,7 @@ async fn context(
         )
         .ok();
     let loader = Arc::new(Loader::new(verified.clone()));
-    let driver = QemuDriver::new(qemu_config(config, layout, boot.as_ref())?, loader)
-        .await
-        .context("cannot use QEMU; run: coppice doctor")?;
-    let identity = hypervisor::Driver::identity(&driver).clone();
-    info!(vmm = %identity.name, version = %identity.version, accelerator = %identity.accelerator, "driver");
+    let drivers = vmms::drivers(config, layout, boot.as_ref(), loader).await?;
     let records = store.run(|store| store.instances()).await;
     let mut records: Vec<_> = records
         .context("cannot read the records")?
@@ -125,7 +123,7 @@ async fn context(
         store: Arc::clone(store),
         images: Arc::clone(roots),
         verified,
-        drivers: Drivers::new(identity.name).with(Arc::new(driver)),
+        drivers,
         layout: layout.clone(),
         boot,
         starts: tokio::sync::Semaphore::new(parallel_starts()),
@@ -323,46 +321,19 @@ pub(crate) fn lock(path: &Path) -> Result<std::fs::File> {
 
 /// What machines boot with: the configured files, else what setup installed.
 pub(crate) fn boot_files(config: &Config, layout: &Layout) -> Result<BootFiles> {
-    if let Some((kernel, initrd)) = config.boot.clone() {
-        for path in [&kernel, &initrd] {
+    if let Some(files) = config.boot.clone() {
+        let paths = [&files.kernel, &files.initrd];
+        for path in paths.into_iter().chain(&files.elf_kernel) {
             std::fs::File::open(path)
                 .with_context(|| format!("cannot read the configured {}", path.display()))?;
         }
-        return Ok(BootFiles { kernel, initrd });
+        return Ok(files);
     }
     let assets = Assets::open(&layout.boot())?;
     Ok(BootFiles {
         kernel: assets.kernel,
+        elf_kernel: None,
         initrd: assets.initrd,
-    })
-}
-
-/// The driver's configuration, also for `doctor`.
-pub fn qemu_config(
-    config: &Config,
-    layout: &Layout,
-    boot: Option<&BootFiles>,
-) -> Result<QemuConfig> {
-    let program = std::env::current_exe().context("cannot find the daemon's own program")?;
-    let program = program
-        .to_str()
-        .context("the daemon's path is not UTF-8")?
-        .to_owned();
-    Ok(QemuConfig {
-        qemu: config.qemu.clone(),
-        launcher: vec![program, crate::LAUNCH_COMMAND.to_owned()],
-        accel: match config.accelerator {
-            Accelerator::Auto => AccelChoice::Auto,
-            Accelerator::Tcg => AccelChoice::Tcg,
-            Accelerator::Kvm => AccelChoice::Kvm,
-        },
-        machine: match config.machine {
-            Machine::Microvm => MachineChoice::Microvm,
-            Machine::Q35 => MachineChoice::Q35,
-        },
-        vmm_uid: config.vmm_uid,
-        probe_kernel: boot.map(|boot| -> PathBuf { boot.kernel.clone() }),
-        verdict_cache: Some(layout.kvm_verdict()),
     })
 }
 

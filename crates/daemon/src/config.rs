@@ -1,6 +1,7 @@
 //! Configuration: flags over environment over file over defaults. Every key has a
 //! default that works.
 
+mod firecracker;
 mod network;
 
 use std::path::{Path, PathBuf};
@@ -10,8 +11,9 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use crate::instances::WarmPolicy;
+use crate::instances::{BootFiles, WarmPolicy};
 
+pub use firecracker::{FirecrackerKeys, JailMode};
 pub use network::{NetworkConfig, NetworkMode};
 
 /// Where the file is looked for when no flag says so.
@@ -36,6 +38,27 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Which VMM runs instances that ask for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Hypervisor {
+    /// Runs everywhere.
+    Qemu,
+    /// Needs KVM that runs Linux guests.
+    Firecracker,
+}
+
+impl Hypervisor {
+    /// Its name in requests and records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Firecracker => "firecracker",
+        }
+    }
 }
 
 /// Which accelerator runs guests.
@@ -83,15 +106,36 @@ pub struct Given {
     /// QEMU to use [default: qemu-system-x86_64 from the PATH]
     #[arg(long, env = "COPPICE_QEMU", global = true)]
     pub qemu: Option<PathBuf>,
-    /// Accelerator of guests [default: auto]
+    /// VMM of instances that ask for none [default: qemu]
+    #[arg(long, env = "COPPICE_HYPERVISOR", global = true)]
+    pub hypervisor: Option<Hypervisor>,
+    /// Firecracker to use [default: firecracker from the PATH]
+    #[arg(long, env = "COPPICE_FIRECRACKER", global = true)]
+    pub firecracker: Option<PathBuf>,
+    /// Whether Firecracker's machines are jailed [default: auto, where coppiced is root and finds the jailer]
+    #[arg(long, env = "COPPICE_JAIL", global = true)]
+    pub jail: Option<JailMode>,
+    /// Firecracker's jailer [default: jailer beside firecracker]
+    #[arg(long, env = "COPPICE_JAILER", global = true)]
+    pub jailer: Option<PathBuf>,
+    /// User and group numbers of jailed machines, one for each, FIRST-LAST [default: 1879048192-1879052287]
+    #[arg(long, env = "COPPICE_JAIL_UIDS", global = true)]
+    pub jail_uids: Option<String>,
+    /// Control group limits of each jailed machine, such as memory.max=2G, separated by commas [default: none]
+    #[arg(long, env = "COPPICE_JAIL_CGROUPS", global = true)]
+    pub jail_cgroups: Option<String>,
+    /// Accelerator of guests under QEMU [default: auto]
     #[arg(long, env = "COPPICE_ACCELERATOR", global = true)]
     pub accelerator: Option<Accelerator>,
-    /// Machine of guests [default: microvm]
+    /// Machine of guests under QEMU [default: microvm]
     #[arg(long, env = "COPPICE_MACHINE", global = true)]
     pub machine: Option<Machine>,
     /// Guest kernel [default: what setup installed]
     #[arg(long, env = "COPPICE_KERNEL", global = true)]
     pub kernel: Option<PathBuf>,
+    /// The same kernel uncompressed (vmlinux), for Firecracker [default: what setup installed]
+    #[arg(long, env = "COPPICE_ELF_KERNEL", global = true)]
+    pub elf_kernel: Option<PathBuf>,
     /// Guest initrd with the agent [default: what setup installed]
     #[arg(long, env = "COPPICE_INITRD", global = true)]
     pub initrd: Option<PathBuf>,
@@ -145,12 +189,16 @@ pub struct Config {
     pub log: String,
     /// QEMU; none = from the PATH.
     pub qemu: Option<PathBuf>,
+    /// VMM of instances that ask for none.
+    pub hypervisor: Hypervisor,
+    /// Firecracker and its jails.
+    pub firecracker: FirecrackerKeys,
     /// Accelerator of guests.
     pub accelerator: Accelerator,
     /// Machine of guests.
     pub machine: Machine,
     /// Kernel and initrd; none = what setup installed.
-    pub boot: Option<(PathBuf, PathBuf)>,
+    pub boot: Option<BootFiles>,
     /// Who VMMs run as.
     pub vmm_uid: Option<u32>,
     /// Forks that are prepared ahead.
@@ -187,9 +235,16 @@ impl Given {
             log_format: self.log_format.or(below.log_format),
             log: self.log.or(below.log),
             qemu: self.qemu.or(below.qemu),
+            hypervisor: self.hypervisor.or(below.hypervisor),
+            firecracker: self.firecracker.or(below.firecracker),
+            jail: self.jail.or(below.jail),
+            jailer: self.jailer.or(below.jailer),
+            jail_uids: self.jail_uids.or(below.jail_uids),
+            jail_cgroups: self.jail_cgroups.or(below.jail_cgroups),
             accelerator: self.accelerator.or(below.accelerator),
             machine: self.machine.or(below.machine),
             kernel: self.kernel.or(below.kernel),
+            elf_kernel: self.elf_kernel.or(below.elf_kernel),
             initrd: self.initrd.or(below.initrd),
             vmm_uid: self.vmm_uid.or(below.vmm_uid),
             warm_forks: self.warm_forks.or(below.warm_forks),
@@ -212,9 +267,14 @@ impl Given {
             .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let data_dir = absolute(data_dir)?;
         let network = NetworkConfig::of(&self, &data_dir)?;
+        let firecracker = FirecrackerKeys::of(&self)?;
         let boot = match (self.kernel, self.initrd) {
-            (Some(kernel), Some(initrd)) => Some((absolute(kernel)?, absolute(initrd)?)),
-            (None, None) => None,
+            (Some(kernel), Some(initrd)) => Some(BootFiles {
+                kernel: absolute(kernel)?,
+                elf_kernel: self.elf_kernel.map(absolute).transpose()?,
+                initrd: absolute(initrd)?,
+            }),
+            (None, None) if self.elf_kernel.is_none() => None,
             _ => anyhow::bail!("kernel and initrd belong together: give both or neither"),
         };
         let warm = warm_policy(self.warm_forks, self.warm_idle.as_deref())?;
@@ -228,6 +288,8 @@ impl Given {
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             qemu: self.qemu.map(program).transpose()?,
+            hypervisor: self.hypervisor.unwrap_or(Hypervisor::Qemu),
+            firecracker,
             accelerator: self.accelerator.unwrap_or(Accelerator::Auto),
             machine: self.machine.unwrap_or(Machine::Microvm),
             boot,
@@ -291,14 +353,23 @@ mod tests {
             data_dir: Some("data".into()),
             socket: Some("s".into()),
             kernel: Some("boot/vmlinuz".into()),
+            elf_kernel: Some("boot/vmlinux".into()),
             initrd: Some("boot/initrd".into()),
             qemu: Some("./qemu".into()),
             ..Given::default()
         };
         let config = given.complete().unwrap();
-        let (kernel, initrd) = config.boot.unwrap();
+        let boot = config.boot.unwrap();
         let qemu = config.qemu.unwrap();
-        for path in [config.data_dir, config.socket, kernel, initrd, qemu] {
+        let elf = boot.elf_kernel.unwrap();
+        for path in [
+            config.data_dir,
+            config.socket,
+            boot.kernel,
+            elf,
+            boot.initrd,
+            qemu,
+        ] {
             assert!(path.is_absolute(), "{}", path.display());
         }
         let given = Given {

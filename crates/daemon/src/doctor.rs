@@ -1,6 +1,7 @@
 //! `coppiced doctor`: what this host has, what it lacks, and how to get it.
 
 mod edge;
+mod firecracker;
 mod network;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use hypervisor::qemu::{KvmVerdict, probe};
 use serde::Serialize;
 
 use crate::app::{boot_files, qemu_config};
-use crate::config::Config;
+use crate::config::{Config, Hypervisor};
 use crate::instances::{BootFiles, Layout, chain};
 
 /// Free space below which images and memory images soon do not fit.
@@ -65,12 +66,14 @@ pub async fn examine(config: &Config) -> Result<Vec<Finding>> {
                 remedy: None,
             });
         }
-        Err(error) => findings.push(missing(
+        Err(error) => findings.push(lacking(
             "qemu",
             chain(&error),
             "apt-get install qemu-system-x86",
+            config.hypervisor == Hypervisor::Qemu,
         )),
     }
+    findings.extend(firecracker::examine(config, &layout, files).await);
     findings.push(tool("mkfs.erofs", "erofs-utils"));
     findings.push(tool("mkfs.ext4", "e2fsprogs"));
     findings.push(kernel(boot, config.boot.is_some()));
@@ -125,6 +128,15 @@ fn missing(what: &'static str, found: String, remedy: &str) -> Finding {
         grade: Grade::Missing,
         found,
         remedy: Some(remedy.to_owned()),
+    }
+}
+
+/// As [`missing`] if instances need it, else a warning.
+fn lacking(what: &'static str, found: String, remedy: &str, needed: bool) -> Finding {
+    if needed {
+        missing(what, found, remedy)
+    } else {
+        warning(what, found, remedy)
     }
 }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use memory::{DiskFormat, Draft, MachineFacts, VmmFacts};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{LaunchPlan, ProcessId, RestorePlan, VmmError};
+use crate::{KernelFormat, LaunchPlan, ProcessId, RestorePlan, VmmError};
 
 /// Which VMM this is, exactly as memory images record it.
 pub type VmmIdentity = VmmFacts;
@@ -29,6 +29,8 @@ pub struct Powers {
     /// Format of the file that a guest writes to. `Qcow2`: an overlay, on top of a chain of files that are not
     /// written. `Raw`: a whole disk by itself, the only file of its chain.
     pub disk: DiskFormat,
+    /// Form of the kernel images that machines boot.
+    pub kernel: KernelFormat,
     /// Most virtual CPUs of one machine.
     pub max_vcpus: u32,
 }

@@ -30,7 +30,7 @@ pub use error::VmmError;
 pub use launch::launch_main;
 pub use nic::Nic;
 pub use plan::{
-    DiskFile, DiskFormat, KernelFiles, LaunchPlan, LogFiles, MachineSpec, MemoryBackend, RamUse,
-    RestorePlan, Wake,
+    DiskFile, DiskFormat, KernelFiles, KernelFormat, LaunchPlan, LogFiles, MachineSpec,
+    MemoryBackend, RamUse, RestorePlan, Wake,
 };
 pub use process::{ProcessId, is_running};

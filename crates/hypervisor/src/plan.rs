@@ -15,10 +15,19 @@ pub struct MachineSpec {
     pub ram_bytes: u64,
 }
 
+/// Form of a kernel image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelFormat {
+    /// Compressed, as distributions install it (`vmlinuz`).
+    Bzimage,
+    /// Uncompressed ELF (`vmlinux`).
+    Elf,
+}
+
 /// What the guest boots.
 #[derive(Debug, Clone)]
 pub struct KernelFiles {
-    /// Kernel image.
+    /// Kernel image, in the form that the VMM boots ([`crate::Powers::kernel`]).
     pub kernel: PathBuf,
     /// Initial RAM disk.
     pub initrd: PathBuf,

@@ -32,7 +32,7 @@ pub(crate) struct CreateArgs {
     /// Platform of the image, such as linux/amd64
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
-    /// VMM to run it in
+    /// VMM to run it in, qemu or firecracker [default: the daemon's]
     #[arg(long, value_name = "NAME")]
     pub(crate) hypervisor: Option<String>,
     /// Label it

@@ -53,8 +53,6 @@ pub struct AppState {
     pub layout: Layout,
     /// Bounds of requests.
     pub limits: Limits,
-    /// Whether an instance could be started now.
-    pub ready: bool,
     /// Renders metrics.
     pub metrics: PrometheusHandle,
     /// The wall clock.

@@ -75,8 +75,8 @@ fn runtime(app: &App, name: &str, driver: Result<&Arc<dyn Driver>, &str>) -> Run
     }
     features.sort_unstable();
     let why = match powers {
-        Ok(_) if app.ready => None,
-        Ok(_) => Some("no guest kernel is installed; run: coppice setup".to_owned()),
+        Ok(powers) if app.instances.has_kernel(powers.kernel) => None,
+        Ok(_) => Some("no guest kernel for it is installed; run: coppice setup".to_owned()),
         Err(why) => Some(why.to_owned()),
     };
     Runtime {

@@ -91,12 +91,19 @@ impl Actor {
         let boot = self.ctx.boot.as_ref().ok_or_else(|| {
             OpError::HostNotReady("no guest kernel is installed; run: coppice setup".to_owned())
         })?;
+        let format = self.driver()?.powers().kernel;
+        let kernel = boot.kernel(format).ok_or_else(|| {
+            OpError::HostNotReady(format!(
+                "no guest kernel that {} can boot is installed; run: coppice setup",
+                self.record.spec.hypervisor
+            ))
+        })?;
         Ok(LaunchPlan {
             name: self.id.to_string(),
             run_dir: self.dir.run(),
             machine: self.machine(),
             kernel: KernelFiles {
-                kernel: boot.kernel.clone(),
+                kernel: kernel.to_owned(),
                 initrd: boot.initrd.clone(),
                 cmdline_extra: String::new(),
             },

@@ -1,9 +1,10 @@
 //! What every instance's actor works with. Built once, by the composition root.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hypervisor::KernelFormat;
 use images::ImageStore;
 use memory::Verified;
 use model::{InstanceSpec, UnixMillis};
@@ -34,12 +35,25 @@ pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
 pub(crate) const POWER_OFF_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Kernel and initrd that machines boot with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootFiles {
-    /// The kernel.
+    /// The kernel, compressed.
     pub kernel: PathBuf,
+    /// The same uncompressed, for VMMs that boot nothing else.
+    pub elf_kernel: Option<PathBuf>,
     /// The initrd with the agent.
     pub initrd: PathBuf,
+}
+
+impl BootFiles {
+    /// The kernel for a VMM that boots images of this form.
+    #[must_use]
+    pub fn kernel(&self, format: KernelFormat) -> Option<&Path> {
+        match format {
+            KernelFormat::Bzimage => Some(&self.kernel),
+            KernelFormat::Elf => self.elf_kernel.as_deref(),
+        }
+    }
 }
 
 /// The parts that actors share.

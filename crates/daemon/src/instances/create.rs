@@ -73,8 +73,9 @@ impl Actor {
         let layout = self.ctx.layout.clone();
         let dir = self.dir.clone();
         let size = self.record.spec.overlay_size.bytes();
+        let format = self.driver()?.powers().disk;
         super::standby::blocking_op(move || {
-            disk::fresh(&layout, &dir, size)?;
+            disk::fresh(&layout, &dir, size, format)?;
             disk::make_durable(&dir)
         })
         .await?;

@@ -1,5 +1,7 @@
 //! The disk chain of an instance: an empty formatted disk at the bottom, frozen
-//! copy-on-write overlays of earlier lives above it, one writable overlay on top.
+//! copy-on-write overlays of earlier lives above it, one writable overlay on top. For a VMM
+//! that knows no overlays it is one file: a whole copy of what it was made of, sharing blocks
+//! where the file system can, and sparse elsewhere.
 //!
 //! All files of the chain lie in the instance's own directory, as hard links where the
 //! file system allows them; only the top is ever opened for writing. Files are numbered from the bottom: `0.raw`,
@@ -25,13 +27,18 @@ fn layer_path(dir: &Path, index: usize, format: DiskFormat) -> PathBuf {
     })
 }
 
-/// Makes the disk of a new instance.
-pub(super) fn fresh(layout: &Layout, dir: &InstanceDir, size_bytes: u64) -> Result<(), OpError> {
-    let blank = blank(layout, size_bytes)?;
-    let disk_dir = emptied(&dir.disk())?;
-    let bottom = layer_path(&disk_dir, 0, DiskFormat::Raw);
-    link_or_copy(&blank, &bottom)?;
-    add_top(&disk_dir, 1, size_bytes)
+/// Makes the disk of a new instance, in the format that its VMM writes to.
+pub(super) fn fresh(
+    layout: &Layout,
+    dir: &InstanceDir,
+    size_bytes: u64,
+    format: DiskFormat,
+) -> Result<(), OpError> {
+    let blank = DiskFile {
+        path: blank(layout, size_bytes)?,
+        format: DiskFormat::Raw,
+    };
+    stack_on(&emptied(&dir.disk())?, &[blank], size_bytes, format)
 }
 
 /// The blank disk of a size; formatted when it is first needed.
@@ -57,7 +64,8 @@ fn blank(layout: &Layout, size_bytes: u64) -> Result<PathBuf, OpError> {
 }
 
 /// Makes the disk of a machine that wakes from, or is forked from, `image`: its frozen
-/// chain, hard-linked, and a new top.
+/// chain, hard-linked, and a new top. The top is of the format of the image's own: the VMM is
+/// the same.
 pub(super) fn from_image(dir: &InstanceDir, image: &Image) -> Result<(), OpError> {
     let disks = &image.manifest().disks;
     let layers: Vec<DiskFile> = disks
@@ -68,8 +76,17 @@ pub(super) fn from_image(dir: &InstanceDir, image: &Image) -> Result<(), OpError
             format: disk.format,
         })
         .collect();
-    let size = disks.last().map_or(0, |disk| disk.virtual_bytes);
-    stack_on(&emptied(&dir.disk())?, &layers, size)
+    let Some(top) = disks.last() else {
+        return Err(OpError::disk("the memory image has no disk")(
+            std::io::ErrorKind::InvalidData.into(),
+        ));
+    };
+    stack_on(
+        &emptied(&dir.disk())?,
+        &layers,
+        top.virtual_bytes,
+        top.format,
+    )
 }
 
 /// Makes the disk of a fork of a stopped machine whose chain lies in `source`. The
@@ -135,9 +152,22 @@ fn sync(path: &Path) -> Result<(), OpError> {
     synced.map_err(OpError::disk(format!("cannot sync {}", path.display())))
 }
 
-fn stack_on(disk_dir: &Path, layers: &[DiskFile], size_bytes: u64) -> Result<(), OpError> {
+/// Makes a chain of frozen layers with something to write to on top.
+fn stack_on(
+    disk_dir: &Path,
+    layers: &[DiskFile],
+    size_bytes: u64,
+    format: DiskFormat,
+) -> Result<(), OpError> {
+    let failed = || OpError::disk("cannot create the writable disk layer");
+    if format == DiskFormat::Raw {
+        let top = layer_path(disk_dir, 0, format);
+        disk::extend_chain(format, layers.to_vec(), top, size_bytes).map_err(failed())?;
+        return Ok(());
+    }
     let copy_newest = layers.len() > MAX_OVERLAYS;
     let last = layers.len().saturating_sub(1);
+    let mut below = Vec::with_capacity(layers.len());
     for (index, layer) in layers.iter().enumerate() {
         let target = layer_path(disk_dir, index, layer.format);
         if copy_newest && index == last {
@@ -146,13 +176,14 @@ fn stack_on(disk_dir: &Path, layers: &[DiskFile], size_bytes: u64) -> Result<(),
                 .map_err(OpError::disk("cannot copy the newest disk layer"));
         }
         link_or_copy(&layer.path, &target)?;
+        below.push(DiskFile {
+            path: target,
+            format: layer.format,
+        });
     }
-    add_top(disk_dir, layers.len(), size_bytes)
-}
-
-fn add_top(disk_dir: &Path, index: usize, size_bytes: u64) -> Result<(), OpError> {
-    disk::create_overlay(&layer_path(disk_dir, index, DiskFormat::Qcow2), size_bytes)
-        .map_err(OpError::disk("cannot create the writable disk layer"))
+    let top = layer_path(disk_dir, layers.len(), format);
+    disk::extend_chain(format, below, top, size_bytes).map_err(failed())?;
+    Ok(())
 }
 
 fn emptied(dir: &Path) -> Result<PathBuf, OpError> {

@@ -18,7 +18,7 @@ use tracing::warn;
 use super::actor::Actor;
 use super::command::{Birth, ForkOrder, ForkSlot, MadeForks};
 use super::layout::InstanceDir;
-use super::standby::{blocking, blocking_op};
+use super::standby::{blocking, blocking_op, check_vmm};
 use super::warm::WarmFork;
 use super::{OpError, chain, disk};
 use crate::entropy;
@@ -162,6 +162,7 @@ impl Actor {
         }
         let source = self.dir.clone();
         let layout = self.ctx.layout.clone();
+        let vmm = self.record.spec.hypervisor.clone();
         let slots = blocking_op(move || {
             let give = |(row, warm): (ForkRow, Option<WarmFork>)| {
                 let dir = layout.instance(&row.record.id);
@@ -170,7 +171,7 @@ impl Actor {
                     (Some(error), _) => Err(error.into()),
                     // It got its bytes when it was made.
                     (None, Some(_)) => Ok(Owned::Linked),
-                    (None, None) => hand_over(&source, image.as_ref(), &dir, plan.target),
+                    (None, None) => hand_over(&source, image.as_ref(), &vmm, &dir, plan.target),
                 };
                 let made = handed.map(|owned| (row.record.clone(), birth(plan, warm, owned)));
                 (row.record, ForkSlot { name, made })
@@ -310,11 +311,12 @@ fn birth(plan: ForkPlan, warm: Option<WarmFork>, owned: Owned) -> Birth {
     }
 }
 
-/// Gives a fork its own links to the bytes it is made of, and says how its memory image
-/// came over.
+/// Gives a fork its own links to the bytes it is made of, and says how its memory image,
+/// which must be of the VMM called `vmm`, came over.
 pub(super) fn hand_over(
     source: &InstanceDir,
     image: Option<&ImageId>,
+    vmm: &str,
     dir: &InstanceDir,
     target: Target,
 ) -> Result<Owned, OpError> {
@@ -327,6 +329,7 @@ pub(super) fn hand_over(
         return Ok(Owned::Linked);
     };
     let image_source = Image::open(&source.image(image))?;
+    check_vmm(&image_source, vmm)?;
     if target == Target::Stopped {
         disk::from_image(dir, &image_source)?;
         return Ok(Owned::Linked);

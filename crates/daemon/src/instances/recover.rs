@@ -77,6 +77,7 @@ impl Actor {
                         &self.ctx.layout,
                         &self.dir,
                         self.record.spec.overlay_size.bytes(),
+                        self.driver()?.powers().disk,
                     )?;
                     disk::make_durable(&self.dir)?;
                 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, stream};
+use hypervisor::KernelFormat;
 use model::{InstanceId, InstanceRecord, State, VmmFact};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
@@ -209,6 +210,13 @@ impl Instances {
     #[must_use]
     pub fn drivers(&self) -> &Drivers {
         &self.ctx.drivers
+    }
+
+    /// Whether there is a guest kernel for VMMs that boot images of this form.
+    #[must_use]
+    pub fn has_kernel(&self, format: KernelFormat) -> bool {
+        let boot = self.ctx.boot.as_ref();
+        boot.is_some_and(|boot| boot.kernel(format).is_some())
     }
 
     /// Where instances are connected.

@@ -1,6 +1,6 @@
 //! Going to sleep and waking up.
 
-use hypervisor::{Driver, Nic, RamUse, RestorePlan, Vm, Wake};
+use hypervisor::{Driver, Nic, RamUse, RestorePlan, Vm, VmmError, Wake};
 use memory::{Draft, How, Image, ManifestFacts, NewDisk};
 use model::{ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, UnixMillis, VmmFact};
 use protocol::Identity;
@@ -288,8 +288,10 @@ impl Restoring {
         let dir = self.dir.clone();
         let image_dir = self.dir.image(&self.image);
         let durable = self.dir.clone();
+        let vmm = self.driver.identity().name.clone();
         let (image_dir, disk) = blocking_op(move || {
             let image = Image::open(&image_dir)?;
+            check_vmm(&image, &vmm)?;
             disk::from_image(&dir, &image)?;
             Ok((image_dir, disk::chain(&dir)?))
         })
@@ -319,6 +321,21 @@ impl Restoring {
         }
         Ok(vm)
     }
+}
+
+/// Memory fits only the VMM that wrote it. Nothing is made of an image of another one, whatever
+/// brought it into the instance's directory.
+pub(super) fn check_vmm(image: &Image, vmm: &str) -> Result<(), OpError> {
+    let made_by = &image.manifest().machine.vmm.name;
+    if made_by == vmm {
+        return Ok(());
+    }
+    Err(VmmError::Mismatch {
+        field: "vmm.name",
+        wanted: made_by.clone(),
+        found: vmm.to_owned(),
+    }
+    .into())
 }
 
 /// One round trip: connect, take the identity, answer "ready".

@@ -5,6 +5,7 @@ use model::{Operation, State, admit};
 
 use super::OpError;
 use super::actor::Actor;
+use super::standby::check_vmm;
 use crate::store::StoreError;
 
 impl Actor {
@@ -82,7 +83,9 @@ impl Actor {
         if let (State::Standby | State::Template, Some(image)) =
             (self.state(), self.record.standby.clone())
         {
-            self.hold = Some(templates.hold(&self.dir.image(&image)).await?);
+            let dir = self.dir.image(&image);
+            check_vmm(&memory::Image::open(&dir)?, &self.record.spec.hypervisor)?;
+            self.hold = Some(templates.hold(&dir).await?);
         }
         Ok(())
     }

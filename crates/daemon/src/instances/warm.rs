@@ -346,8 +346,10 @@ impl Sapling {
     async fn restore(&self, seat: Option<&Seat>) -> Result<(Arc<dyn Vm>, Owned), OpError> {
         let root = self.ctx.root_disk(&self.spec)?;
         let (source, dir, image) = (self.source.clone(), self.dir.clone(), self.image.clone());
+        let vmm = self.spec.hypervisor.clone();
         let owned =
-            blocking_op(move || hand_over(&source, Some(&image), &dir, Target::Running)).await?;
+            blocking_op(move || hand_over(&source, Some(&image), &vmm, &dir, Target::Running))
+                .await?;
         let _permit = self.ctx.starts.acquire().await;
         let restoring = Restoring {
             id: self.id.clone(),

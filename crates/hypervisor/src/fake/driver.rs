@@ -14,8 +14,8 @@ use super::machine::{Base, Condition, Machine};
 use super::memory_image;
 use super::vm::FakeVm;
 use crate::{
-    DiskFile, DiskFormat, Driver, LaunchPlan, MemoryBackend, Nic, Powers, RamUse, RestorePlan,
-    TemplateHold, Templates, Vm, VmmError, VmmIdentity, Wake, nic,
+    DiskFile, DiskFormat, Driver, KernelFormat, LaunchPlan, MemoryBackend, Nic, Powers, RamUse,
+    RestorePlan, TemplateHold, Templates, Vm, VmmError, VmmIdentity, Wake, nic,
 };
 
 /// File in the run directory that tells of a machine, like the mark of a real one.
@@ -162,6 +162,10 @@ impl Driver for FakeDriver {
             shared_memory: true,
             pager: false,
             disk: self.disk,
+            kernel: match self.disk {
+                DiskFormat::Qcow2 => KernelFormat::Bzimage,
+                DiskFormat::Raw => KernelFormat::Elf,
+            },
             max_vcpus: 16,
         }
     }

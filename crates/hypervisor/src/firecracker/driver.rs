@@ -19,7 +19,8 @@ use super::vm::{FirecrackerVm, clean, open_run_dir, ram_descriptor};
 use crate::machine::{Record, RunDir, adopt_ram, blocking, hold, host_cpu};
 use crate::process::{Process, RunMark};
 use crate::{
-    Driver, LaunchPlan, Powers, RestorePlan, TemplateHold, Templates, Vm, VmmError, VmmIdentity,
+    Driver, KernelFormat, LaunchPlan, Powers, RestorePlan, TemplateHold, Templates, Vm, VmmError,
+    VmmIdentity,
 };
 
 /// Most CPUs that Firecracker gives to one guest.
@@ -103,6 +104,7 @@ impl Driver for FirecrackerDriver {
             shared_memory: true,
             pager: true,
             disk: DiskFormat::Raw,
+            kernel: KernelFormat::Elf,
             max_vcpus: MAX_VCPUS,
         }
     }

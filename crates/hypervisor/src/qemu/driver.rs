@@ -15,7 +15,8 @@ use super::{start, sys};
 use crate::machine::{Record, RunDir, adopt_ram, blocking, hold};
 use crate::process::{Process, RunMark};
 use crate::{
-    Driver, LaunchPlan, Powers, RestorePlan, TemplateHold, Templates, Vm, VmmError, VmmIdentity,
+    Driver, KernelFormat, LaunchPlan, Powers, RestorePlan, TemplateHold, Templates, Vm, VmmError,
+    VmmIdentity,
 };
 
 /// Most CPUs that one guest may have; more were never tested.
@@ -97,6 +98,7 @@ impl Driver for QemuDriver {
             shared_memory: true,
             pager: false,
             disk: DiskFormat::Qcow2,
+            kernel: KernelFormat::Bzimage,
             max_vcpus: MAX_VCPUS,
         }
     }

@@ -62,7 +62,6 @@ impl Daemon {
                 tokens,
                 layout,
                 limits: Limits::default(),
-                ready: true,
                 metrics: recorder(),
                 now,
             });
@@ -138,6 +137,7 @@ fn context(world: &World) -> Arc<Context> {
         layout: world.layout.clone(),
         boot: Some(BootFiles {
             kernel: world.boot_file("kernel"),
+            elf_kernel: Some(world.boot_file("vmlinux")),
             initrd: world.boot_file("initrd"),
         }),
         starts: tokio::sync::Semaphore::new(STARTS),

@@ -100,7 +100,7 @@ impl World {
         let layout = Layout::new(dir.path().join("data"));
         std::fs::create_dir_all(layout.instances()).unwrap();
         std::fs::create_dir_all(layout.boot()).unwrap();
-        for name in ["kernel", "initrd"] {
+        for name in ["kernel", "vmlinux", "initrd"] {
             std::fs::write(layout.boot().join(name), name).unwrap();
         }
         let records = Arc::new(Store::open(&layout.database()).unwrap());
