@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -84,6 +84,10 @@ impl Lab {
             internet.ip(&format!("addr add {address}/32 dev lo"));
         }
         ip("route add default via 203.0.113.2");
+        // Until both ends are up, the host's routes are said to lead nowhere.
+        while !ip("link show dev wan").contains("LOWER_UP") {
+            thread::yield_now();
+        }
         internet.serve("0.0.0.0:80", "internet");
         Self {
             host,
@@ -131,7 +135,11 @@ impl Lab {
         }
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let netns = mounts.lines().filter(|line| line.contains(" - nsfs "));
-        objects.extend(netns.map(|line| line.split(' ').nth(4).unwrap_or_default().to_owned()));
+        // Namespaces of other programs of this machine come and go as well.
+        let own = netns
+            .filter_map(|line| line.split(' ').nth(4))
+            .filter(|path| Path::new(path).starts_with(self.dir.path()));
+        objects.extend(own.map(str::to_owned));
         objects
     }
 }
