@@ -1,7 +1,6 @@
 //! Claiming a pool: the host's address, and a route that other daemons see.
 
 use std::io;
-use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
@@ -153,25 +152,4 @@ fn overlap(route: &mut Route, pool: Pool, own: Option<Pool>) -> io::Result<Optio
         .into_iter()
         .find(|(to, _)| to.prefix_len() > 0 && shares(*to));
     Ok(routed.map(|(to, _)| format!("the route to {to}")))
-}
-
-/// Interfaces with a default route, and the smallest MTU among them.
-pub(super) fn uplinks() -> io::Result<(Vec<String>, Option<u16>)> {
-    let mut route = Route::open()?;
-    let default = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0).unwrap_or_default();
-    let indexes: Vec<_> = route
-        .routes()?
-        .into_iter()
-        .filter_map(|(to, out)| (to == default).then_some(out).flatten())
-        .collect();
-    let links: Vec<_> = route
-        .links()?
-        .into_iter()
-        .filter(|link| indexes.contains(&link.index))
-        .collect();
-    let mtu = links
-        .iter()
-        .filter_map(|link| u16::try_from(link.mtu).ok())
-        .min();
-    Ok((links.into_iter().map(|link| link.name).collect(), mtu))
 }

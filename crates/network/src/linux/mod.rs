@@ -23,6 +23,7 @@ mod socket;
 mod sys;
 mod sysctl;
 mod table;
+mod uplinks;
 
 pub use check::check;
 pub use claim::{Prospect, prospect};

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::inner::{Inner, lock};
 use super::open;
+use super::uplinks::keep_forwarding;
 use crate::{
     Config, Held, Lease, Leftover, Network, NetworkError, Opened, Policy, Pool, Service, Slot,
     Traffic, Usage,
@@ -28,7 +29,7 @@ const CALM: Duration = Duration::from_millis(10);
 /// A network on this host's kernel.
 pub struct LinuxNetwork {
     inner: Arc<Inner>,
-    background: JoinHandle<()>,
+    background: [JoinHandle<()>; 2],
 }
 
 impl LinuxNetwork {
@@ -43,16 +44,19 @@ impl LinuxNetwork {
         config: Config,
         held: Vec<Held>,
     ) -> Result<(Arc<Self>, Opened), NetworkError> {
-        let (inner, opened) = blocking(move || open::open(&config, &held)).await?;
+        let (inner, listener, opened) = blocking(move || open::open(&config, &held)).await?;
         let inner = Arc::new(inner);
-        let background = tokio::spawn(keep_ready(Arc::clone(&inner)));
+        let background = [
+            tokio::spawn(keep_ready(Arc::clone(&inner))),
+            tokio::spawn(keep_forwarding(listener)),
+        ];
         let network = Arc::new(Self { inner, background });
         Ok((network, opened))
     }
 
     /// Stops preparing and cleaning. Everything stays in place for the next one who opens it.
     pub async fn close(self: Arc<Self>) {
-        self.background.abort();
+        self.background.iter().for_each(JoinHandle::abort);
         // What is running in the background ends by itself; its share of the state is the last one besides ours.
         let wait = async {
             while Arc::strong_count(&self.inner) > 1 {
@@ -90,7 +94,7 @@ impl LinuxNetwork {
 
 impl Drop for LinuxNetwork {
     fn drop(&mut self) {
-        self.background.abort();
+        self.background.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -11,14 +11,18 @@ use tokio::sync::Notify;
 use super::inner::{Inner, elements_of};
 use super::kernel::Kernel;
 use super::slot::SlotPlan;
-use super::{check, claim, leftovers, sysctl};
+use super::uplinks::{self, Listener};
+use super::{check, claim, leftovers};
 use crate::plan::{Book, Names};
-use crate::{Bandwidth, Config, Held, Lack, Leftover, LeftoverKind, NetworkError, Opened, Pool};
+use crate::{Bandwidth, Config, Held, Leftover, LeftoverKind, NetworkError, Opened, Pool};
 
 /// MTU of hosts without a default route, that of Ethernet.
 const ETHERNET: u16 = 1500;
 
-pub(super) fn open(config: &Config, held: &[Held]) -> Result<(Inner, Opened), NetworkError> {
+pub(super) fn open(
+    config: &Config,
+    held: &[Held],
+) -> Result<(Inner, Listener, Opened), NetworkError> {
     let (fatal, lacks): (Vec<_>, Vec<_>) = check::check().into_iter().partition(|lack| lack.fatal);
     if !fatal.is_empty() {
         return Err(NetworkError::NotReady(fatal));
@@ -33,7 +37,8 @@ pub(super) fn open(config: &Config, held: &[Held]) -> Result<(Inner, Opened), Ne
         mark: names.mark().to_string(),
     })?;
     let pool = claim::claim(&names, config.pool)?;
-    let (uplinks, mtu) = claim::uplinks().map_err(NetworkError::io("list", "routes"))?;
+    let listener = Listener::open().map_err(NetworkError::io("listen to", "routes"))?;
+    let (uplinks, mtu) = uplinks::uplinks().map_err(NetworkError::io("list", "routes"))?;
     let mtu = config.mtu.or(mtu).unwrap_or(ETHERNET);
     let mut book = Book::new(pool);
     for one in held {
@@ -65,7 +70,9 @@ pub(super) fn open(config: &Config, held: &[Held]) -> Result<(Inner, Opened), Ne
             opened.lost.push(slot);
         }
     }
-    forward(&uplinks, &mut opened);
+    let (changed, lacks) = uplinks::forward(&uplinks);
+    opened.changed.extend(changed);
+    opened.lacks.extend(lacks);
     let inner = Inner {
         names,
         pool,
@@ -78,7 +85,7 @@ pub(super) fn open(config: &Config, held: &[Held]) -> Result<(Inner, Opened), Ne
         freed: Notify::new(),
         _lock: lock,
     };
-    Ok((inner, opened))
+    Ok((inner, listener, opened))
 }
 
 fn directories(names: &Names) -> Result<(), NetworkError> {
@@ -160,27 +167,4 @@ fn take_over(
         opened.remade.push(plan.slot);
     }
     plan.shape(&bandwidth)
-}
-
-/// Lets answers from outside pass: the kernel asks the interface on which a packet came in.
-fn forward(uplinks: &[String], opened: &mut Opened) {
-    for uplink in uplinks {
-        let name = format!("ipv4/conf/{uplink}/forwarding");
-        match sysctl::set(&name, "1") {
-            Ok(None) => {}
-            Ok(Some(old)) => {
-                let dotted = format!("net.ipv4.conf.{uplink}.forwarding: {old} -> 1");
-                tracing::info!(
-                    change = dotted,
-                    "forwarding was turned on for the instances' network"
-                );
-                opened.changed.push(dotted);
-            }
-            Err(error) => opened.lacks.push(Lack {
-                what: format!("forwarding cannot be turned on for {uplink} ({error})"),
-                remedy: format!("run: sysctl -w net.ipv4.conf.{uplink}.forwarding=1"),
-                fatal: false,
-            }),
-        }
-    }
 }

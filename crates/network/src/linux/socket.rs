@@ -156,7 +156,8 @@ pub(super) fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<
     bytes
 }
 
-fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, u32, Message<'_>)> {
+/// The messages in what was received: kind, number, and each as a whole.
+pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, u32, Message<'_>)> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(rest, 0)?).ok()?;

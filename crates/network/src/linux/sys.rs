@@ -4,12 +4,22 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 
+use netlink_sys::Socket;
 use rustix::thread::UnshareFlags;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Moves the calling thread into a new network namespace.
 pub(super) fn new_network_namespace() -> io::Result<()> {
     // SAFETY: only `UnshareFlags::FILES` can break code in other threads, and it is not asked for.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from)
+}
+
+/// Has the runtime tell when a socket can be read.
+pub(super) fn watched(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: a socket owns its one descriptor and closes it only when it is dropped, which is what it is moved in for.
+    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }
+        .map_err(|refused| refused.into_parts().1)
 }
 
 /// Makes the TAP `name` in the namespace of the calling thread, or opens it if it is there, and lets it stay when

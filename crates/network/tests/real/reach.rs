@@ -3,7 +3,7 @@
 use network::{Network, Policy};
 
 use crate::guest::Guest;
-use crate::lab::{HOST, METADATA, PRIVATE, WEB, lab, take};
+use crate::lab::{HOST, METADATA, PRIVATE, WEB, lab, take, until};
 
 #[test]
 fn real_two_guests_with_one_address_answer_on_two() {
@@ -33,6 +33,27 @@ fn real_a_guest_reaches_the_internet_as_the_host() {
         let guest = Guest::boot(&lease);
         let answer = guest.ask(&format!("{WEB}:80")).unwrap();
         assert_eq!(answer, format!("internet {HOST}"));
+    });
+}
+
+#[test]
+fn real_a_default_route_that_comes_later_leads_guests_out() {
+    lab(|lab| async move {
+        lab.host.ip("route del default");
+        lab.host.run(|| {
+            std::fs::write("/proc/sys/net/ipv4/conf/wan/forwarding", "0").unwrap();
+        });
+        let network = lab.open().await;
+        let lease = take(&network, "guest", Policy::default()).await;
+        let guest = Guest::boot(&lease);
+        assert!(!guest.reaches(&format!("{WEB}:80")));
+        lab.host.ip("route add default via 203.0.113.2");
+        until("the guest gets out", || {
+            guest
+                .ask(&format!("{WEB}:80"))
+                .is_ok_and(|answer| answer == format!("internet {HOST}"))
+        })
+        .await;
     });
 }
 
