@@ -202,7 +202,7 @@ impl Network for FakeNetwork {
     async fn take(&self, owner: &str, policy: Policy) -> Result<Lease, NetworkError> {
         let mut state = self.host.lock();
         let mut book = self.book();
-        policy.validate()?;
+        book.check(&policy, None)?;
         self.refuse_busy(&state, &policy, None)?;
         let slot = match book.take(owner, &policy)? {
             Taken::Ready(slot) | Taken::Make(slot) => slot,
@@ -242,7 +242,7 @@ impl Network for FakeNetwork {
             .get(slot)
             .map(|(_, old)| old.clone())
             .ok_or(NetworkError::UnknownSlot(slot))?;
-        policy.validate()?;
+        book.check(&policy, Some(slot))?;
         self.refuse_busy(&state, &policy, Some(&old))?;
         book.set_policy(slot, policy.clone())?;
         let set = set_of(&self.names, &book, slot, &policy);

@@ -43,7 +43,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Inner {
     /// Takes a slot; `None` if one has to be waited for.
     pub(super) fn take(&self, owner: &str, policy: &Policy) -> Result<Option<Lease>, NetworkError> {
-        policy.validate()?;
+        // First, because it knows who has a port: the edge listens on those of others too.
+        lock(&self.book).check(policy, None)?;
         ports::refuse_busy(policy, None)?;
         let taken = lock(&self.book).take(owner, policy)?;
         self.work.notify_one();
@@ -92,10 +93,10 @@ impl Inner {
     }
 
     pub(super) fn set_policy(&self, slot: Slot, policy: Policy) -> Result<(), NetworkError> {
-        policy.validate()?;
         let mut kernel = lock(&self.kernel);
         let old = lock(&self.book).get(slot).map(|(_, old)| old.clone());
         let old = old.ok_or(NetworkError::UnknownSlot(slot))?;
+        lock(&self.book).check(&policy, Some(slot))?;
         ports::refuse_busy(&policy, Some(&old))?;
         lock(&self.book).set_policy(slot, policy.clone())?;
         let change = self

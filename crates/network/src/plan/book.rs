@@ -209,7 +209,8 @@ impl Book {
         Some(group.number)
     }
 
-    fn check(&self, policy: &Policy, except: Option<Slot>) -> Result<(), NetworkError> {
+    /// Whether the slot `except`, or a free one, could have this policy beside all others.
+    pub fn check(&self, policy: &Policy, except: Option<Slot>) -> Result<(), NetworkError> {
         policy.validate()?;
         for port in &policy.publish {
             let key = port.key();

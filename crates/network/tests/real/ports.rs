@@ -95,12 +95,21 @@ fn real_a_port_in_use_is_refused_and_nothing_is_taken() {
             "{error}"
         );
         assert_eq!(network.usage().in_use, 0);
-        take(&network, "first", publishing(Protocol::Tcp, None, 8081, 80)).await;
+        let first = take(&network, "first", publishing(Protocol::Tcp, None, 8081, 80)).await;
+        let third = take(&network, "third", Policy::default()).await;
+        // Who listens on the loopback address for the first one is not who has the port.
+        lab.host.serve("127.0.0.1:8081", "edge");
         let error = network
             .take("second", publishing(Protocol::Tcp, None, 8081, 80))
             .await
             .unwrap_err();
         assert!(error.to_string().contains("in use by first"), "{error}");
+        let error = network
+            .set_policy(third.slot, publishing(Protocol::Tcp, None, 8081, 80))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("in use by first"), "{error}");
+        network.give_back(first.slot).await.unwrap();
     });
 }
 
