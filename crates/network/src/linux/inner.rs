@@ -276,6 +276,8 @@ impl Inner {
     }
 
     pub(super) fn leftovers(&self) -> Result<Vec<Leftover>, NetworkError> {
+        // A slot that is being made or removed is in the books before or after the look, not necessarily both times.
+        let before = lock(&self.book).made();
         let found = leftovers::all(self.names.run_root())?;
         let book = lock(&self.book);
         let own = self.names.mark().as_str();
@@ -284,7 +286,7 @@ impl Inner {
                 return !leftovers::is_served(self.names.run_root(), &object.mark);
             }
             match leftovers::slot_of(&self.names, object) {
-                Some(slot) => !book.is_made(slot),
+                Some(slot) => !before.contains(&slot) && !book.is_made(slot),
                 None => object.name != self.names.anchor() && object.kind != LeftoverKind::Table,
             }
         };

@@ -203,6 +203,12 @@ impl Book {
             || self.ready.contains(&slot)
     }
 
+    /// All slots that exist on the host.
+    pub fn made(&self) -> BTreeSet<Slot> {
+        let ready = self.ready.iter().chain(&self.cleaning).chain(&self.astray);
+        ready.chain(self.used.keys()).copied().collect()
+    }
+
     /// Number of a policy's group, while a slot in use has it.
     pub fn group(&self, policy: &Policy) -> Option<u32> {
         let group = self.groups.get(policy.group.as_ref()?)?;
