@@ -1,6 +1,7 @@
 //! What is asked of the edge on its socket, and what it says.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use model::InstanceId;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,9 @@ pub struct Hello {
     pub build: String,
     /// Its process.
     pub pid: u32,
+    /// Where it keeps its files, as it was told at its start; `None` from builds that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
 }
 
 /// How it goes.

@@ -86,6 +86,7 @@ async fn converse(
                 protocol: PROTOCOL_VERSION,
                 build: edge.build().to_owned(),
                 pid: std::process::id(),
+                directory: Some(edge.place().directory().to_owned()),
             }),
             Request::Apply(config) => {
                 // Runs to its end even if the daemon hangs up meanwhile.

@@ -97,6 +97,10 @@ impl Edge {
         &self.build
     }
 
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     pub(crate) fn live(&self) -> Arc<Live> {
         self.live.get()
     }
@@ -261,9 +265,13 @@ impl Edge {
         let mut sockets = self.sockets.lock().await;
         sockets.close_all().await;
         self.publish(&sockets);
-        if lock(&self.lock).is_some() {
+        // While the lock is held, for afterwards the files may be another's. So they may where the
+        // directory was before it was moved.
+        let here = lock(&self.lock)
+            .as_ref()
+            .is_some_and(|lock| lock.is_of(&self.place));
+        if here {
             self.keep_directory();
-            // While the lock is held, for afterwards it may be another's.
             let _ = std::fs::remove_file(self.place.socket());
         }
         drop(lock(&self.lock).take());

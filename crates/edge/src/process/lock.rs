@@ -2,13 +2,15 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt,
+};
 
 use super::Place;
 
 /// The held lock of a directory.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub(crate) struct Lock(File);
 
 impl Lock {
     /// Makes the directory and locks it; `None` if another process has it.
@@ -32,5 +34,13 @@ impl Lock {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// Whether it is the lock of this directory; not so if the directory was moved meanwhile.
+    pub(crate) fn is_of(&self, place: &Place) -> bool {
+        let (Ok(held), Ok(there)) = (self.0.metadata(), std::fs::metadata(place.lock())) else {
+            return false;
+        };
+        (held.dev(), held.ino()) == (there.dev(), there.ino())
     }
 }

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use super::{EDGE_COMMAND, Lock, Place};
-use crate::control::{Client, ClientError, PROTOCOL_VERSION};
+use crate::control::{Client, ClientError, Hello, PROTOCOL_VERSION};
 
 /// For a process to serve its socket, and for one that was told to end to let go.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub enum Found {
     Running,
     /// None was running.
     Started,
-    /// One of another build was running and was told to end. What was open there goes on; the
+    /// One of another build, or one whose directory was moved, was running and was told to end. What was open there goes on; the
     /// new one listens from the last document on.
     Replaced,
 }
@@ -96,7 +96,7 @@ pub enum StartError {
     },
 }
 
-/// Finds the edge of a directory, or starts one, or replaces one of another build.
+/// Finds the edge of a directory, or starts one, or replaces one of another build or place.
 /// It outlives the caller. Send the whole directory of instances afterwards: until then a started
 /// edge holds requests back.
 ///
@@ -106,7 +106,7 @@ pub enum StartError {
 pub async fn ensure(start: &Start) -> Result<(Client, Found), StartError> {
     let client = Client::new(start.place.socket());
     let found = match client.hello().await {
-        Ok(hello) if hello.protocol == PROTOCOL_VERSION && hello.build == start.build => {
+        Ok(hello) if is_wanted(&hello, start) => {
             return Ok((client, Found::Running));
         }
         Ok(_) | Err(ClientError::Unexpected(_)) => {
@@ -121,12 +121,30 @@ pub async fn ensure(start: &Start) -> Result<(Client, Found), StartError> {
     Ok((client, found))
 }
 
+/// Whether it is of the same build, and knows where its directory is: one that was moved is found by
+/// its socket, but keeps its files where the directory was.
+fn is_wanted(hello: &Hello, start: &Start) -> bool {
+    let identity = |path: &Path| {
+        let directory = std::fs::metadata(path).ok()?;
+        Some((directory.dev(), directory.ino()))
+    };
+    let known = hello.directory.as_deref().and_then(identity);
+    hello.protocol == PROTOCOL_VERSION
+        && hello.build == start.build
+        && known.is_some()
+        && known == identity(start.place.directory())
+}
+
 async fn wait_for_lock(place: &Place) -> Result<(), StartError> {
     let deadline = Instant::now() + DEADLINE;
     loop {
         match Lock::take(place) {
             // Given back at once; whoever takes it between us and the new process is an edge too.
-            Ok(Some(_lock)) => return Ok(()),
+            Ok(Some(_lock)) => {
+                // Whoever still answers there is on its way out, and not who is waited for.
+                let _ = std::fs::remove_file(place.socket());
+                return Ok(());
+            }
             Ok(None) if Instant::now() > deadline => {
                 return Err(StartError::Stuck { lock: place.lock() });
             }

@@ -92,6 +92,42 @@ async fn a_process_is_started_found_killed_and_replaced() {
 }
 
 #[tokio::test]
+async fn an_edge_whose_directory_was_moved_is_replaced_and_serves_from_there() {
+    let web = Guest::new("web", "127.0.0.1").await;
+    let mut world = World::new().await;
+    let port = world.rule("example.com", "web", web.port()).port;
+    world.instance("web", "127.0.0.1");
+    world.client.stop().await.unwrap();
+    world.ended().await;
+    let home = tempfile::tempdir().unwrap();
+    let [old, new] = ["old", "new"].map(|name| edge::Place::at(home.path().join(name)));
+    let at = |place: &edge::Place| edge::Start {
+        place: place.clone(),
+        ..start(&world, "one")
+    };
+    let (of_old, of_new) = (at(&old), at(&new));
+    world.client = ensure(&of_old).await.unwrap().0;
+    world.go().await;
+
+    std::fs::rename(old.directory(), new.directory()).unwrap();
+    // Somebody else's by now.
+    std::fs::create_dir(old.directory()).unwrap();
+    std::fs::write(old.socket(), "").unwrap();
+    let (client, found) = ensure(&of_new).await.unwrap();
+    assert_eq!(found, Found::Replaced);
+    world.client = client;
+    world.go().await;
+    assert_eq!(get(port, "example.com", "/").await.body, "web");
+    assert_eq!(
+        world.client.hello().await.unwrap().directory.as_deref(),
+        Some(new.directory())
+    );
+    assert_eq!(ensure(&of_new).await.unwrap().1, Found::Running);
+    assert!(old.socket().exists(), "what is there now was touched");
+    world.client.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_program_that_is_no_edge_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let start = Start::new(
