@@ -20,6 +20,7 @@ use super::routes::{Route, Scheme};
 use super::upgrade::{self, Upgrade};
 use crate::access_log::Record;
 use crate::config::{Hostname, Limits, Rule};
+use crate::directory::Known;
 
 /// Answers a request, whatever happens.
 pub(super) async fn answer(
@@ -101,9 +102,18 @@ async fn proxy(
         Some(name) => name.to_string(),
         None => reached.known.entry.id.to_string(),
     });
-    let known = Arc::clone(&reached.known);
-    let sent = send(client, reached, Request::from_parts(parts, body));
-    let (response, connection) = await_answer(sent, &received, limits)
+    let sent = send(
+        client,
+        &rule,
+        name,
+        reached,
+        Request::from_parts(parts, body),
+    );
+    let Answered {
+        response,
+        connection,
+        known,
+    } = await_answer(sent, &received, limits)
         .await
         .map_err(|failure| failure.page(name, rule.target.port))?;
     towards_client(response, connection, client, upgrade, &known, limits)
@@ -254,13 +264,16 @@ enum Failure {
     Broken(hyper::Error),
     /// A second connection, after the first broke before it was used, could not be made.
     Gone(std::io::Error),
+    /// The machine that had the request is over, and there is none that can have it now.
+    Over(Page),
     /// Nothing came in time.
     Silent(std::time::Duration),
 }
 
 impl Failure {
-    fn page(&self, name: &str, port: u16) -> Page {
+    fn page(self, name: &str, port: u16) -> Page {
         match self {
+            Self::Over(page) => page,
             Self::Broken(error) if error.is_parse() => Page::new(
                 StatusCode::BAD_GATEWAY,
                 format!("What instance {name} answers on port {port} is no HTTP/1.1: {error}."),
@@ -291,40 +304,68 @@ impl Failure {
     }
 }
 
-/// Sends the request; once more if the connection turned out to be dead before it was used.
+/// What a guest answers.
+struct Answered {
+    response: Response<Incoming>,
+    connection: Borrowed,
+    /// The machine that answers.
+    known: Arc<Known>,
+}
+
+/// Sends the request; once more if the connection turned out to be dead before it was used, and to
+/// the machine that the instance is next if the one that had it went to sleep or ended.
 async fn send(
     client: &Client,
-    reached: Reached,
+    rule: &Rule,
+    name: &str,
+    mut reached: Reached,
     mut request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Borrowed), Failure> {
-    let Reached {
-        known,
-        key,
-        mut connection,
-    } = reached;
+) -> Result<Answered, Failure> {
     loop {
-        let spare = spare(&connection, &request);
+        let Reached {
+            known,
+            key,
+            mut connection,
+        } = reached;
+        let spare = spare(&request);
         let mut failed = match connection.sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, connection)),
+            Ok(response) => {
+                return Ok(Answered {
+                    response,
+                    connection,
+                    known,
+                });
+            }
             Err(failed) => failed,
         };
         let unsent = failed.take_message();
         let error = failed.into_error();
+        let over = known.ended.is_cancelled();
         // A connection of ours that was idle may die at any time; a new one says how things are.
-        request = match (unsent.or(spare), connection.reused) {
+        request = match (unsent.or(spare), connection.reused || over) {
             (Some(request), true) => request,
             (_, _) => return Err(Failure::Broken(error)),
         };
-        connection = Borrowed::open(&client.edge, &key, &known)
-            .await
-            .map_err(Failure::Gone)?;
+        reached = if over {
+            reach(&client.edge, rule, name)
+                .await
+                .map_err(Failure::Over)?
+        } else {
+            let connection = Borrowed::open(&client.edge, &key, &known)
+                .await
+                .map_err(Failure::Gone)?;
+            Reached {
+                known,
+                key,
+                connection,
+            }
+        };
     }
 }
 
 /// The same request again, if sending it twice does what sending it once does.
-fn spare(connection: &Borrowed, request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let harmless = request.method().is_idempotent() && request.body().is_empty();
-    if !connection.reused || !harmless {
+fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.method().is_idempotent() || !request.body().is_empty() {
         return None;
     }
     let mut spare = Request::new(RequestBody::empty(request.body()));
@@ -362,7 +403,7 @@ fn towards_client(
     connection: Borrowed,
     client: &Arc<Client>,
     upgrade: Option<Upgrade>,
-    known: &Arc<crate::directory::Known>,
+    known: &Arc<Known>,
     limits: &Limits,
 ) -> Result<Response<AnswerBody>, Page> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -24,6 +24,8 @@ const FIRST_DIRECTORY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(20);
 /// For the news that an instance went to sleep to follow its silence.
 const NEWS: Duration = Duration::from_millis(300);
+/// For a machine that stands still to go on or to be asleep, where nobody is to wake it.
+const STILL: Duration = Duration::from_secs(5);
 
 /// A guest and a connection to it.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(super) struct Reached {
 enum Readiness {
     Ready(SocketAddr),
     Asleep,
+    /// For a moment: it is on its way to standby, or is being forked and goes on.
+    Still,
     Coming,
     Away,
 }
@@ -46,8 +50,8 @@ fn readiness(known: &Known, port: u16) -> Readiness {
     match (known.entry.state, known.entry.address) {
         (State::Running, Some(address)) => Readiness::Ready(SocketAddr::new(address, port)),
         (State::Standby, _) => Readiness::Asleep,
-        // Paused for a moment: it is on its way to standby, where it can be woken, or is being forked.
-        (State::Created | State::Initializing | State::Paused, _) => Readiness::Coming,
+        (State::Paused, _) => Readiness::Still,
+        (State::Created | State::Initializing, _) => Readiness::Coming,
         (
             State::Running | State::Stopped | State::Shutdown | State::Template | State::Unknown,
             _,
@@ -115,10 +119,19 @@ impl Way<'_> {
             match readiness(&known, self.rule.target.port) {
                 Readiness::Ready(address) => match self.connect(&known, address).await {
                     Ok(reached) => return Ok(reached),
-                    Err(_) if self.held.is_some() && Instant::now() < self.deadline => {
+                    Err(_)
+                        if self.rule.wake
+                            && self.held.is_some()
+                            && Instant::now() < self.deadline =>
+                    {
                         self.pause().await;
                     }
-                    Err(_) if self.rule.wake && !waited_for_news => {
+                    // A machine that refuses is there.
+                    Err(error)
+                        if !waited_for_news
+                            && (self.rule.wake
+                                || error.kind() != io::ErrorKind::ConnectionRefused) =>
+                    {
                         waited_for_news = true;
                         // Whether there are news or not, the next attempt tells.
                         let _ = timeout(NEWS, self.changes.changed()).await;
@@ -126,11 +139,17 @@ impl Way<'_> {
                     Err(error) => return Err(self.no_connection(address, &error)),
                 },
                 Readiness::Asleep if self.rule.wake => self.wake(&known).await?,
-                Readiness::Coming if self.rule.wake => {
+                Readiness::Coming | Readiness::Still if self.rule.wake => {
                     self.hold()?;
                     self.wait_until_not(&known).await?;
                 }
-                Readiness::Asleep | Readiness::Coming | Readiness::Away => {
+                Readiness::Still if Instant::now() < self.deadline => {
+                    self.hold()?;
+                    self.deadline = self.deadline.min(Instant::now() + STILL);
+                    // Whoever waited in vain is told so with the next look.
+                    let _ = self.wait_until_not(&known).await;
+                }
+                Readiness::Asleep | Readiness::Still | Readiness::Coming | Readiness::Away => {
                     return Err(self.not_running(&known));
                 }
             }

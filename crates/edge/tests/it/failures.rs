@@ -14,6 +14,7 @@ async fn world_at(port: u16, change: impl FnOnce(&mut Entry)) -> (World, u16) {
     let listen = world.rule("example.com", "web", port).port;
     world.config.ingress.limits.response_ms = 200;
     world.config.ingress.limits.connect_ms = 200;
+    world.config.ingress.limits.wake_ms = 200;
     change(world.instance("web", "127.0.0.1"));
     world.go().await;
     (world, listen)
@@ -139,6 +140,28 @@ async fn instances_that_do_not_run_say_in_which_state_they_are() {
             "{}",
             answer.body
         );
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_meets_a_machine_standing_still_waits_for_what_it_becomes() {
+    let web = Guest::new("web", "127.0.0.1").await;
+    for (next, status) in [(State::Running, 200), (State::Standby, 503)] {
+        let mut world = World::new().await;
+        let port = world.rule("example.com", "web", web.port()).port;
+        world.instance("web", "127.0.0.1").state = State::Paused;
+        world.go().await;
+        let client = tokio::spawn(async move { get(port, "example.com", "/").await });
+        eventually("the request is held", async || {
+            world.number("coppice_edge_held_requests", None).await == 1.0
+        })
+        .await;
+        world.change("web", |entry| entry.state = next).await;
+        let answer = client.await.unwrap();
+        assert_eq!(answer.status, status, "{}", answer.body);
+        if next == State::Standby {
+            assert!(answer.body.contains("in state Standby"), "{}", answer.body);
+        }
     }
 }
 

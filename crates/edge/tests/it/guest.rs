@@ -108,6 +108,7 @@ impl Program {
             "/large" => Response::new(full(vec![b'x'; 8 << 20])),
             "/steps" => Response::new(self.stepwise()),
             "/never" => std::future::pending().await,
+            "/once" if self.name == "old" => std::future::pending().await,
             "/late" => {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 Response::new(full(self.name))

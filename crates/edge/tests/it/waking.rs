@@ -16,7 +16,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
 use crate::guest::Guest;
-use crate::requests::get;
+use crate::requests::{self, Answer, Connection, get};
 use crate::world::{World, eventually, free_port, id_of};
 
 /// Plays the daemon's API: counts the requests to wake, and answers each when the test lets it.
@@ -170,6 +170,75 @@ async fn a_request_that_meets_an_instance_on_its_way_to_sleep_wakes_it() {
         })
         .await;
     assert_eq!(client.await.unwrap().body, "awake");
+}
+
+/// A request that a guest has taken and not answered, when its machine goes to sleep.
+async fn cut_off(method: hyper::Method, wake: bool) -> Answer {
+    let web = Guest::new("old", "127.0.0.1").await;
+    let other = tokio::net::TcpListener::bind(("127.0.0.2", web.port()))
+        .await
+        .unwrap();
+    let _woken = Guest::on("woken", other);
+    let (mut world, port) = asleep(web.port(), 20_000).await;
+    world.config.ingress.rules[0].wake = wake;
+    world.apply().await;
+    let daemon = daemon(&world, StatusCode::OK);
+    daemon.answers.add_permits(1);
+    world
+        .change("web", |entry| {
+            (entry.state, entry.address) = (State::Running, Some("127.0.0.1".parse().unwrap()));
+        })
+        .await;
+    let again = wake && method.is_idempotent();
+    let mut request = requests::request("example.com", "/once", &[]);
+    *request.method_mut() = method;
+    let client = tokio::spawn(async move {
+        let mut connection = Connection::open(port).await;
+        Answer::read(connection.send(request).await).await
+    });
+    eventually("the guest has it", async || {
+        web.requests.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    world
+        .change("web", |entry| {
+            (entry.state, entry.address) = (State::Standby, None);
+        })
+        .await;
+    if again {
+        eventually("it was woken", async || {
+            world.number("coppice_edge_wakes_total", Some("ok")).await == 1.0
+        })
+        .await;
+        world
+            .change("web", |entry| {
+                (entry.state, entry.address) = (State::Running, Some("127.0.0.2".parse().unwrap()));
+                entry.generation += 1;
+            })
+            .await;
+    }
+    client.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_request_that_a_standby_cuts_off_is_sent_again_if_that_does_no_harm() {
+    let answer = cut_off(hyper::Method::GET, true).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.body.as_str()),
+        (200, "woken")
+    );
+    let answer = cut_off(hyper::Method::GET, false).await;
+    assert!(
+        answer.status == 503 && answer.body.contains("in state Standby"),
+        "{}",
+        answer.body
+    );
+    let answer = cut_off(hyper::Method::POST, true).await;
+    assert!(
+        answer.status == 502 && answer.body.contains("before it answered"),
+        "{}",
+        answer.body
+    );
 }
 
 #[tokio::test]
