@@ -331,8 +331,8 @@ pub(crate) fn boot_files(config: &Config, layout: &Layout) -> Result<BootFiles> 
     }
     let assets = Assets::open(&layout.boot())?;
     Ok(BootFiles {
+        elf_kernel: assets.vmlinux().ok().map(Path::to_owned),
         kernel: assets.kernel,
-        elf_kernel: None,
         initrd: assets.initrd,
     })
 }

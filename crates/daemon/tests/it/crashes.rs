@@ -2,7 +2,7 @@
 //! every operation, killed once more while it mends that, and started again.
 
 use crate::scenarios::{Scenario, scenarios};
-use crate::world::{When, World};
+use crate::world::{OVERLAYS, RAW, When, World};
 
 /// Steps of a start, about: which of them the second kill takes goes round.
 const STEPS_OF_A_START: usize = 9;
@@ -12,8 +12,14 @@ const MOST_STEPS: usize = 200;
 
 async fn kill_at_every_step(scenario: Scenario) {
     for step in 0..MOST_STEPS {
-        for when in [When::Before, When::After] {
-            if !kill_at(scenario, step, when).await {
+        // The steps are the same on both VMMs; they take turns.
+        let vmms = if step % 2 == 0 {
+            [OVERLAYS, RAW]
+        } else {
+            [RAW, OVERLAYS]
+        };
+        for (when, vmm) in [When::Before, When::After].into_iter().zip(vmms) {
+            if !kill_at(scenario, vmm, step, when).await {
                 assert!(step > 1, "the operation has steps");
                 return;
             }
@@ -23,8 +29,8 @@ async fn kill_at_every_step(scenario: Scenario) {
 }
 
 /// False if the operation was over before it came to this step.
-async fn kill_at(scenario: Scenario, step: usize, when: When) -> bool {
-    let mut world = World::new().await;
+async fn kill_at(scenario: Scenario, vmm: &'static str, step: usize, when: When) -> bool {
+    let mut world = World::on(vmm).await;
     let stage = scenario.stage(&world).await;
     world.gate.stop_at(step, when);
     if stage.ask(&world).await.is_some() {
@@ -38,7 +44,7 @@ async fn kill_at(scenario: Scenario, step: usize, when: When) -> bool {
         return false;
     }
     let at = world.gate.taken();
-    eprintln!("{scenario:?} killed {when:?} {step}: {at:?}");
+    eprintln!("{scenario:?} on {vmm} killed {when:?} {step}: {at:?}");
     world
         .start_and_kill_daemon(step % STEPS_OF_A_START, when)
         .await;

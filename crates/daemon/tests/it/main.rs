@@ -28,3 +28,4 @@ mod property;
 mod readers;
 mod recovery;
 mod templates;
+mod vmms;

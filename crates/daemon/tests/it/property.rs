@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{OVERLAYS, RAW, World};
 
 #[derive(Debug, Clone)]
 enum Deed {
@@ -123,7 +123,8 @@ impl Run {
         match deed {
             Deed::Create => {
                 let name = self.truth.name();
-                let id = self.world.running(&name).await;
+                let vmm = [OVERLAYS, RAW][self.truth.made % 2];
+                let id = self.world.running_on(&name, vmm).await;
                 let known = Known {
                     state: State::Running,
                     parent: None,

@@ -12,6 +12,7 @@ use daemon::instances::{
 };
 use daemon::store::Store;
 use daemon::tokens::Tokens;
+use hypervisor::DiskFormat;
 use hypervisor::fake::FakeDriver;
 use images::ImageStore;
 use memory::{Loader, Verified};
@@ -24,7 +25,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::driver::{GatedDriver, Parts};
 use super::gate::Records;
 use super::guests::Agents;
-use super::{STARTS, World};
+use super::{OVERLAYS, RAW, STARTS, World};
 
 /// How long blocking work under way may take to end when a daemon is killed.
 const LAST_BREATH: Duration = Duration::from_secs(20);
@@ -117,13 +118,24 @@ fn context(world: &World) -> Arc<Context> {
     let verified = Verified::default();
     let loader = Arc::new(Loader::new(verified.clone()));
     let agents = Arc::new(Agents(Arc::clone(&world.machines)));
-    let driver = GatedDriver {
-        inner: Arc::new(FakeDriver::new(world.host.clone(), agents, loader)),
-        parts: Parts {
-            gate: Arc::clone(&world.gate),
-            machines: Arc::clone(&world.machines),
-        },
-        home: Handle::current(),
+    let gated = |name: &str, disk| {
+        let fake = FakeDriver::new(world.host.clone(), agents.clone(), Arc::clone(&loader));
+        Arc::new(GatedDriver {
+            inner: Arc::new(fake.of_kind(name, disk)),
+            parts: Parts {
+                gate: Arc::clone(&world.gate),
+                machines: Arc::clone(&world.machines),
+            },
+            home: Handle::current(),
+        })
+    };
+    let mut drivers = Drivers::new(world.vmm)
+        .with(gated(OVERLAYS, DiskFormat::Qcow2))
+        .without("absent", "there is none in any test");
+    drivers = if world.has_raw {
+        drivers.with(gated(RAW, DiskFormat::Raw))
+    } else {
+        drivers.without(RAW, "it was taken away")
     };
     let hook = Arc::new(Records(Arc::clone(&world.gate)));
     let store = Store::open(&world.layout.database())
@@ -133,7 +145,7 @@ fn context(world: &World) -> Arc<Context> {
         store: Arc::new(store),
         images: Arc::new(ImageStore::open(&world.layout.images()).unwrap()),
         verified,
-        drivers: Drivers::new("fake").with(Arc::new(driver)),
+        drivers,
         layout: world.layout.clone(),
         boot: Some(BootFiles {
             kernel: world.boot_file("kernel"),

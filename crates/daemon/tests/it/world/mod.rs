@@ -41,6 +41,10 @@ pub(crate) const OTHER_IMAGE: &str = "docker.io/library/other:latest";
 pub(crate) const OTHER_DIGEST: &str =
     "sha256:2222222222222222222222222222222222222222222222222222222222222222";
 
+/// A VMM whose disks are overlays, and one whose disks are whole files.
+pub(crate) const OVERLAYS: &str = "fake";
+pub(crate) const RAW: &str = "fake-raw";
+
 /// Machines that the daemon starts at one time.
 pub(crate) const STARTS: usize = 4;
 
@@ -58,6 +62,10 @@ pub(crate) struct World {
     pub(crate) gate: Arc<Gate>,
     /// What the daemons of this host prepare ahead.
     pub(crate) warm: WarmPolicy,
+    /// The VMM of instances that ask for none.
+    vmm: &'static str,
+    /// Whether daemons find the VMM of whole files.
+    pub(crate) has_raw: bool,
     /// The records as they are on disk, beside the daemon.
     pub(crate) records: Arc<Store>,
     daemon: Option<Daemon>,
@@ -67,6 +75,14 @@ impl World {
     /// A fresh host with a running daemon.
     pub(crate) async fn new() -> Self {
         let mut world = Self::without_daemon();
+        world.start_daemon().await;
+        world
+    }
+
+    /// As [`World::new`], with this VMM for instances that ask for none.
+    pub(crate) async fn on(vmm: &'static str) -> Self {
+        let mut world = Self::without_daemon();
+        world.vmm = vmm;
         world.start_daemon().await;
         world
     }
@@ -123,6 +139,8 @@ impl World {
                 forks: 0,
                 idle: Duration::from_secs(300),
             },
+            vmm: OVERLAYS,
+            has_raw: true,
             records,
             daemon: None,
         }

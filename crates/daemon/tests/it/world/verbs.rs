@@ -25,6 +25,17 @@ impl World {
         id
     }
 
+    /// A running instance on this VMM; its id.
+    pub(crate) async fn running_on(&self, name: &str, vmm: &str) -> String {
+        let mut body = Self::plain(name);
+        body["hypervisor"] = json!(vmm);
+        let made = self.post("/instances", body).await.ok();
+        assert_eq!(made["hypervisor"], json!(vmm));
+        let id = made["id"].as_str().unwrap().to_owned();
+        self.reach(&id, State::Running).await;
+        id
+    }
+
     pub(crate) async fn stopped(&self, name: &str) -> String {
         let id = self.running(name).await;
         self.act(&id, "stop").await;
