@@ -13,9 +13,20 @@ const OUT_HIGH: usize = 128 * 1024;
 /// Bytes read at a time.
 const READ: usize = 16 * 1024;
 
+/// What a channel does when its host goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It stays, and the next host is on the same one.
+    Port,
+    /// It is over.
+    Socket,
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection {
-    fd: OwnedFd,
+    /// None as long as no host has connected.
+    fd: Option<OwnedFd>,
+    kind: Kind,
     decoder: Decoder<ToGuest>,
     out: Vec<u8>,
     /// How much of `out` is written.
@@ -35,9 +46,10 @@ pub(crate) enum Received {
 
 impl Connection {
     /// Takes a descriptor that does not block.
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    pub(crate) fn new(fd: Option<OwnedFd>, kind: Kind) -> Self {
         Connection {
             fd,
+            kind,
             decoder: Decoder::default(),
             out: Vec::new(),
             written: 0,
@@ -45,8 +57,13 @@ impl Connection {
         }
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Goes on with another connection, or with none.
+    pub(crate) fn replace(&mut self, fd: Option<OwnedFd>) {
+        *self = Self::new(fd, self.kind);
     }
 
     /// An edge was seen.
@@ -58,8 +75,11 @@ impl Connection {
         if !self.readable || self.is_full() {
             return Ok(Received::Nothing);
         }
+        let Some(fd) = &self.fd else {
+            return Ok(Received::Nothing);
+        };
         let mut buffer = [0; READ];
-        match rustix::io::read(&self.fd, &mut buffer) {
+        match rustix::io::read(fd, &mut buffer) {
             Ok(0) => {
                 self.readable = false;
                 Ok(Received::HungUp)
@@ -77,8 +97,24 @@ impl Connection {
                 Ok(Received::Nothing)
             }
             Err(Errno::INTR) => Ok(Received::Messages(Vec::new())),
+            Err(error) if self.is_over(error) => {
+                self.readable = false;
+                Ok(Received::HungUp)
+            }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether an error says that the other end of a socket has gone. All connections of vsock end so
+    /// when the machine is saved and loaded.
+    fn is_over(&self, error: Errno) -> bool {
+        let over = [
+            Errno::CONNRESET,
+            Errno::NOTCONN,
+            Errno::PIPE,
+            Errno::TIMEDOUT,
+        ];
+        self.kind == Kind::Socket && over.contains(&error)
     }
 
     /// Queues a message. One that cannot be encoded cannot be told to the host either, and is
@@ -103,7 +139,8 @@ impl Connection {
 
     /// Whether the kernel says that the host is not there.
     pub(crate) fn is_hung_up(&self) -> bool {
-        let mut watched = [PollFd::new(&self.fd, PollFlags::empty())];
+        let Some(fd) = &self.fd else { return true };
+        let mut watched = [PollFd::new(fd, PollFlags::empty())];
         // An error is none of the host's doing.
         poll(&mut watched, Some(&Timespec::default())).is_ok()
             && watched[0].revents().contains(PollFlags::HUP)
@@ -121,9 +158,15 @@ impl Connection {
     /// Writes what the host takes now.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while self.written < self.out.len() {
-            match rustix::io::write(&self.fd, &self.out[self.written..]) {
+            let Some(fd) = &self.fd else { break };
+            match rustix::io::write(fd, &self.out[self.written..]) {
                 Ok(len) => self.written += len,
                 Err(Errno::INTR) => {}
+                // What was said is for nobody, and must not keep the end from being read.
+                Err(error) if self.is_over(error) => {
+                    self.readable = true;
+                    break;
+                }
                 // Without a host there is nobody to write to; the next one begins with a restart.
                 Err(Errno::AGAIN | Errno::PIPE) => return Ok(()),
                 Err(error) => return Err(error.into()),

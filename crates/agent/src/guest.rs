@@ -9,6 +9,7 @@ use protocol::{Failure, FailureKind, Identity, MachineId, StartSpec};
 use rustix::system::{RebootCommand, reboot, sethostname};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
+use crate::cmdline::PowerOff;
 use crate::enclosure::Enclosure;
 use crate::freezer::Freezer;
 use crate::identity::IdentityFiles;
@@ -27,6 +28,7 @@ pub(crate) struct Guest {
     network: Option<Network>,
     /// How often this memory became another machine.
     generation: u64,
+    power_off: PowerOff,
 }
 
 /// What there is once the root file system stands.
@@ -47,7 +49,7 @@ struct Person<'a> {
 }
 
 impl Guest {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(power_off: PowerOff) -> io::Result<Self> {
         let random = OpenOptions::new()
             .read(true)
             .write(true)
@@ -58,6 +60,7 @@ impl Guest {
             root: None,
             network: None,
             generation: 0,
+            power_off,
         })
     }
 
@@ -205,9 +208,17 @@ impl Machine for Guest {
             Some(root) => root.writable.seal(),
             None => rustix::fs::sync(),
         }
-        if let Err(error) = reboot(RebootCommand::PowerOff) {
+        if let Err(error) = reboot(command(self.power_off)) {
             eprintln!("coppice-agent: power off: {error}");
         }
+    }
+}
+
+/// What the kernel is told at the end.
+fn command(power_off: PowerOff) -> RebootCommand {
+    match power_off {
+        PowerOff::Acpi => RebootCommand::PowerOff,
+        PowerOff::Reset => RebootCommand::Restart,
     }
 }
 
@@ -222,4 +233,16 @@ fn set_clock(wall_clock_ns: u64) -> io::Result<()> {
 
 fn step<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| Failure::new(FailureKind::Io, format!("{what}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine without a switch that is told to power off stands still for ever instead.
+    #[test]
+    fn a_machine_ends_in_the_way_that_its_vmm_understands() {
+        assert_eq!(command(PowerOff::Acpi), RebootCommand::PowerOff);
+        assert_eq!(command(PowerOff::Reset), RebootCommand::Restart);
+    }
 }

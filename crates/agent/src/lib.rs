@@ -1,5 +1,5 @@
 //! The program that runs as PID 1 in every guest: it sets the machine up, starts the image's
-//! program, and answers the host over one virtio-serial port.
+//! program, and answers the host over one virtio-serial port or connection of vsock.
 //!
 //! One thread and one epoll loop do everything: a sleeping guest costs no CPU, there is no lock,
 //! and the memory of the agent is its buffers. What the loop does to the machine itself goes
@@ -8,7 +8,9 @@
 mod account;
 mod boot;
 mod children;
+mod cmdline;
 mod connection;
+mod disks;
 mod download;
 mod enclosure;
 mod environment;
@@ -17,6 +19,7 @@ mod freezer;
 mod guest;
 mod identity;
 mod launch;
+mod listener;
 mod log;
 mod machine;
 mod modules;
@@ -34,5 +37,7 @@ mod upload;
 
 pub use boot::run;
 pub use enclosure::Enclosure;
+pub use listener::{Listener, Peers};
+pub use log::Log;
 pub use machine::{Machine, StandIn};
-pub use server::{Hangup, Reaping, Server};
+pub use server::{Channel, Reaping, Server};

@@ -7,9 +7,14 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::system::finit_module;
 
-/// Loads the modules named in `<dir>/order`, in that order. A module that is there already is fine.
-pub(crate) fn load_all(dir: &Path) -> io::Result<()> {
-    let order = match std::fs::read_to_string(dir.join("order")) {
+/// List of the modules of every guest.
+pub(crate) const COMMON: &str = "order";
+/// List of those that are for vsock.
+pub(crate) const VSOCK: &str = "order.vsock";
+
+/// Loads the modules named in a list in `dir`, in its order. A module that is there already is fine.
+pub(crate) fn load_all(dir: &Path, list: &str) -> io::Result<()> {
+    let order = match std::fs::read_to_string(dir.join(list)) {
         Ok(order) => order,
         // A kernel with everything built in needs none.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

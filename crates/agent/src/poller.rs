@@ -19,10 +19,14 @@ use rustix::io::Errno;
 pub(crate) enum Token {
     /// The channel to the host.
     Port,
+    /// The socket on which the host makes such a channel.
+    Listener,
     /// Pending SIGCHLD.
     Signals,
     /// The log port.
     Log,
+    /// The socket on which the host makes one.
+    LogListener,
     /// The program's output.
     Program,
     /// A stream of a session, or of the post-fork command.
@@ -87,6 +91,8 @@ impl Token {
             4 => Some(Token::Program),
             5 => Some(Token::Session(number)),
             6 => Some(Token::Child(number)),
+            7 => Some(Token::Listener),
+            8 => Some(Token::LogListener),
             _ => None,
         }
     }
@@ -101,6 +107,8 @@ impl From<Token> for u64 {
             Token::Program => (4, 0),
             Token::Session(call) => (5, call),
             Token::Child(pid) => (6, pid),
+            Token::Listener => (7, 0),
+            Token::LogListener => (8, 0),
         };
         kind << 32 | u64::from(number)
     }

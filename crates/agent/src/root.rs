@@ -1,30 +1,22 @@
 //! From the initrd to the machine's own root file system.
 //!
-//! The disk with the serial `root` is the image (erofs, read-only, shared by many machines), `disk`
-//! the machine's own (ext4); serials, because the order in which the kernel finds disks differs
-//! between machine models. An overlay joins them. The old root's files are deleted, because a RAM
-//! file system that is never unmounted keeps its memory for ever.
+//! One disk is the image (erofs, read-only, shared by many machines), the other the machine's own
+//! (ext4). An overlay joins them. The old root's files are deleted, because a RAM file system that is
+//! never unmounted keeps its memory for ever.
 
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
 use rustix::process::{chdir, chroot};
 
+use crate::disks::{self, Role};
 use crate::identity::{self, IdentityFiles};
-
-const IMAGE: &str = "root";
-const DISK: &str = "disk";
-
-/// Disks appear a moment after their driver was loaded.
-const APPEAR: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(2);
 
 /// Mounts every root has.
 const KERNEL_MOUNTS: [&str; 3] = ["proc", "sys", "dev"];
@@ -94,7 +86,7 @@ pub(crate) struct Writable {
 /// Makes the machine's root the root of this process and of all that follow.
 pub(crate) fn switch() -> io::Result<Writable> {
     on(
-        &wait_for(IMAGE)?,
+        &disks::wait_for(Role::Root)?,
         "/image",
         "erofs",
         MountFlags::RDONLY,
@@ -102,7 +94,7 @@ pub(crate) fn switch() -> io::Result<Writable> {
     )?;
     // Writing the unused inode tables in the background would give every fork pages of its own.
     on(
-        &wait_for(DISK)?,
+        &disks::wait_for(Role::Disk)?,
         "/disk",
         "ext4",
         MountFlags::empty(),
@@ -191,36 +183,6 @@ impl Writable {
         );
         rustix::fs::sync();
     }
-}
-
-/// The device of the disk with this serial, as soon as it is there.
-fn wait_for(serial: &str) -> io::Result<String> {
-    let began = Instant::now();
-    loop {
-        if let Some(device) = disk_with(serial)? {
-            return Ok(device);
-        }
-        if began.elapsed() > APPEAR {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("there is no disk with the serial {serial}"),
-            ));
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-fn disk_with(serial: &str) -> io::Result<Option<String>> {
-    for entry in fs::read_dir("/sys/block")? {
-        let entry = entry?;
-        // Disks of other kinds have no serial there.
-        let found = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
-        let device = Path::new("/dev").join(entry.file_name());
-        if found.trim_end() == serial && device.exists() {
-            return Ok(Some(device.display().to_string()));
-        }
-    }
-    Ok(None)
 }
 
 /// Deletes the files of the initrd and steps over everything that is mounted on it.

@@ -1,7 +1,7 @@
 //! The system calls that no safe binding covers. Everything else of the agent is safe code.
 #![expect(
     unsafe_code,
-    reason = "raw ioctl, signalfd, kill, unshare and the code between fork and exec"
+    reason = "raw ioctl, signalfd, vsock addresses, kill, unshare and the code between fork and exec"
 )]
 
 use std::io;
@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -80,6 +81,61 @@ pub(crate) fn child_signals() -> io::Result<OwnedFd> {
         check(fd)?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
+}
+
+/// Address of the host on vsock.
+pub(crate) const HOST_CID: u32 = libc::VMADDR_CID_HOST;
+
+/// `sizeof(struct sockaddr_vm)`, which is 16.
+const ADDRESS_BYTES: libc::socklen_t = std::mem::size_of::<libc::sockaddr_vm>() as _;
+
+/// A socket that listens on a vsock port at all addresses of this machine.
+pub(crate) fn listen_vsock(port: u32, backlog: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call touches no memory, and a descriptor it returns is new and ours.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        check(fd)?;
+        OwnedFd::from_raw_fd(fd)
+    };
+    // SAFETY: an all-zero sockaddr_vm is a valid value.
+    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+    address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
+    address.svm_cid = libc::VMADDR_CID_ANY;
+    address.svm_port = port;
+    // SAFETY: the kernel reads `ADDRESS_BYTES` bytes, which `address` has, during the call.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            ADDRESS_BYTES,
+        )
+    })?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// Takes a connection that does not block, and says which address of vsock it comes from, if it is
+/// one of vsock.
+pub(crate) fn accept(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Option<u32>), Errno> {
+    // SAFETY: an all-zero sockaddr_vm is a valid value.
+    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+    let mut length = ADDRESS_BYTES;
+    // SAFETY: the kernel writes at most `length` bytes to `address`, which has as many, cuts off longer
+    // addresses, and tells their length; a descriptor it returns is new and ours.
+    let connection = unsafe {
+        let fd = libc::accept4(
+            socket.as_raw_fd(),
+            (&raw mut address).cast(),
+            &raw mut length,
+            libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+        );
+        if fd < 0 {
+            return Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO));
+        }
+        OwnedFd::from_raw_fd(fd)
+    };
+    let is_vsock = length == ADDRESS_BYTES && i32::from(address.svm_family) == libc::AF_VSOCK;
+    Ok((connection, is_vsock.then_some(address.svm_cid)))
 }
 
 /// Lets this process run ahead of all that is not real-time, or among them. Its children are always

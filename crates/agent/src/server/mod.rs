@@ -29,9 +29,10 @@ use self::requests::Context;
 use self::resume::PendingResume;
 use crate::children::Children;
 pub use crate::children::Reaping;
-use crate::connection::{Connection, Received};
+use crate::connection::{Connection, Kind, Received};
 use crate::exec::Exec;
-use crate::log::LogPort;
+use crate::listener::Listener;
+use crate::log::{Log, LogPort};
 use crate::machine::Machine;
 use crate::poller::{Poller, Token};
 use crate::program::Program;
@@ -45,16 +46,26 @@ const ROUNDS: usize = 32;
 /// seem to come from nobody.
 const ABSENCE: Duration = Duration::from_secs(1);
 
-/// What the end of the stream means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hangup {
-    /// The host has gone and will be back: a virtio port.
-    Wait,
-    /// Nobody will come back: a socket.
-    Return,
+/// How the host reaches the server.
+#[derive(Debug)]
+pub enum Channel {
+    /// A virtio port: a host that goes will be back on it.
+    Port(OwnedFd),
+    /// One stream; nobody comes back after its end, and the server returns.
+    Stream(OwnedFd),
+    /// Connections, of which the newest is served.
+    Listener(Listener),
 }
 
-/// The agent's server over one stream. See the module's comment.
+/// What it means that the host has gone.
+#[derive(Debug)]
+enum Hangup {
+    Wait,
+    Return,
+    Accept(Listener),
+}
+
+/// The agent's server. See the module's comment.
 #[derive(Debug)]
 pub struct Server<M> {
     machine: M,
@@ -80,27 +91,30 @@ pub struct Server<M> {
 }
 
 impl<M: Machine> Server<M> {
-    /// Makes a server that talks over `port` and writes the program's output to `log`. Both are set
-    /// to not block.
+    /// Makes a server that is reached by `channel` and gives the program's output to `log`. Both are
+    /// set to not block.
     ///
     /// # Errors
     /// When the kernel refuses a descriptor.
-    pub fn new(
-        machine: M,
-        port: OwnedFd,
-        log: Option<OwnedFd>,
-        hangup: Hangup,
-        reaping: Reaping,
-    ) -> io::Result<Self> {
-        for fd in [Some(&port), log.as_ref()].into_iter().flatten() {
-            fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
-        }
+    pub fn new(machine: M, channel: Channel, log: Log, reaping: Reaping) -> io::Result<Self> {
+        let (connection, hangup) = match channel {
+            Channel::Port(fd) => (Connection::new(Some(fd), Kind::Port), Hangup::Wait),
+            Channel::Stream(fd) => (Connection::new(Some(fd), Kind::Socket), Hangup::Return),
+            Channel::Listener(it) => (Connection::new(None, Kind::Socket), Hangup::Accept(it)),
+        };
         let poller = Poller::new()?;
-        let connection = Connection::new(port);
-        poller.watch(connection.fd(), Token::Port)?;
         let log = LogPort::new(log);
-        if let Some(fd) = log.fd() {
-            poller.watch(fd, Token::Log)?;
+        for (fd, token) in [(connection.fd(), Token::Port), (log.fd(), Token::Log)] {
+            if let Some(fd) = fd {
+                fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+                poller.watch(fd, token)?;
+            }
+        }
+        if let Hangup::Accept(listener) = &hangup {
+            poller.watch(listener.fd(), Token::Listener)?;
+        }
+        if let Some(listener) = log.listener() {
+            poller.watch(listener.fd(), Token::LogListener)?;
         }
         Ok(Server {
             machine,
@@ -136,7 +150,7 @@ impl<M: Machine> Server<M> {
                 self.timeout()
             };
             for token in self.poller.wait(timeout)? {
-                self.woken(token);
+                self.woken(token)?;
             }
             self.check_times(Instant::now());
             busy = false;
@@ -163,10 +177,12 @@ impl<M: Machine> Server<M> {
         }
     }
 
-    fn woken(&mut self, token: Token) {
+    fn woken(&mut self, token: Token) -> io::Result<()> {
         match token {
             Token::Port => self.connection.woken(),
+            Token::Listener => self.accept()?,
             Token::Log => {}
+            Token::LogListener => self.log.accept(&self.poller)?,
             Token::Program => self.program.woken(),
             Token::Session(call) => {
                 if let Some(exec) = self.sessions.get_mut(&call).and_then(Session::as_exec) {
@@ -190,6 +206,19 @@ impl<M: Machine> Server<M> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Takes the newest connection in place of the one there is.
+    fn accept(&mut self) -> io::Result<()> {
+        if let Hangup::Accept(listener) = &self.hangup
+            && let Some(connection) = listener.accept()
+        {
+            self.disconnected();
+            self.poller.watch(&connection, Token::Port)?;
+            self.connection.replace(Some(connection));
+        }
+        Ok(())
     }
 
     fn process_ended(&mut self, pid: u32, status: ExitStatus) {
@@ -218,7 +247,7 @@ impl<M: Machine> Server<M> {
     fn receive(&mut self) -> io::Result<Progress> {
         match self.connection.receive()? {
             Received::Nothing => Ok(Progress::None),
-            Received::HungUp => match self.hangup {
+            Received::HungUp => match &self.hangup {
                 Hangup::Wait => {
                     self.absent_since.get_or_insert_with(Instant::now);
                     Ok(Progress::None)
@@ -226,6 +255,11 @@ impl<M: Machine> Server<M> {
                 Hangup::Return => {
                     self.disconnected();
                     Ok(Progress::Over)
+                }
+                Hangup::Accept(_) => {
+                    self.disconnected();
+                    self.connection.replace(None);
+                    Ok(Progress::Some)
                 }
             },
             Received::Messages(messages) => {

@@ -1,13 +1,14 @@
 //! Both kinds of agents behind one face, and shorthands for talking to them.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agent::{Enclosure, Hangup, Machine, Reaping, Server, StandIn};
+use agent::{Channel, Enclosure, Listener, Log, Machine, Peers, Reaping, Server, StandIn};
 use guest::fake::FakeAgent;
 use guest::{
     Events, ExecOutput, ExecSession, ExecSpec, ExitStatus, Failure, FailureKind, Identity, Link,
@@ -16,6 +17,8 @@ use guest::{
 use protocol::{Hello, ToGuest, VERSION_MAX, VERSION_MIN, encode};
 use tempfile::NamedTempFile;
 use tokio::net::UnixStream;
+
+use crate::address::{self, Address};
 
 /// No test waits longer for anything. Long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,15 +30,30 @@ pub(crate) struct Target {
     pub(crate) stream: Option<UnixStream>,
     directory: tempfile::TempDir,
     server: Option<JoinHandle<()>>,
+    /// Where the agent takes connections, if it takes more than one.
+    address: Option<Address>,
 }
 
 impl Drop for Target {
-    /// Waits for the agent to notice that its host has gone, because it then kills what it started.
+    /// Waits for the agent to end, because it then kills what it started: one with a single channel
+    /// when it notices that its host has gone, another one when it is told.
     fn drop(&mut self) {
         self.stream = None;
-        if let Some(server) = self.server.take() {
-            server.join().unwrap();
+        let Some(server) = self.server.take() else {
+            return;
+        };
+        if let Some(address) = &self.address {
+            let shutdown = ToGuest::Shutdown {
+                call: 1,
+                signal: Some(9),
+                grace_ms: 0,
+            };
+            // One whose machine was switched off has ended already.
+            let _ = address
+                .connect()
+                .and_then(|mut last| last.write_all(&frames(&[hello(99), shutdown])));
         }
+        server.join().unwrap();
     }
 }
 
@@ -134,20 +152,52 @@ impl Target {
 
     pub(crate) fn real_with_log(log: Option<OwnedFd>) -> Self {
         let (ours, theirs) = StdStream::pair().unwrap();
-        let server = Server::new(
-            TestMachine::new(),
-            theirs.into(),
-            log,
-            Hangup::Return,
-            Reaping::Own,
-        )
-        .unwrap();
+        let log = log.map_or(Log::Nowhere, Log::Stream);
+        Self::serve(Channel::Stream(theirs.into()), log, ours)
+    }
+
+    /// The same, taking connections.
+    pub(crate) fn listening() -> Self {
+        let (listener, address) = address::unix(Peers::Anybody);
+        Self::listening_at(listener, address)
+    }
+
+    /// The same, taking connections of vsock. `None`, and a word about it, where the kernel has no
+    /// vsock that leads back to itself.
+    pub(crate) fn vsock() -> Option<Self> {
+        let (listener, address) = address::vsock(Peers::Anybody)?;
+        Some(Self::listening_at(listener, address))
+    }
+
+    fn listening_at(listener: Listener, address: Address) -> Self {
+        let stream = address.connect().unwrap();
+        let mut target = Self::serve(Channel::Listener(listener), Log::Nowhere, stream);
+        target.address = Some(address);
+        target
+    }
+
+    /// An agent whose end nobody waits for: it cannot be told.
+    pub(crate) fn serve_for_ever(listener: Listener) {
+        let channel = Channel::Listener(listener);
+        let server = Server::new(TestMachine::new(), channel, Log::Nowhere, Reaping::Own).unwrap();
+        std::thread::spawn(move || server.run());
+    }
+
+    fn serve(channel: Channel, log: Log, ours: StdStream) -> Self {
+        let server = Server::new(TestMachine::new(), channel, log, Reaping::Own).unwrap();
         let server = std::thread::spawn(move || server.run().unwrap());
-        ours.set_nonblocking(true).unwrap();
-        let stream = UnixStream::from_std(ours).unwrap();
-        let mut target = Self::new(Kind::Real, stream);
+        let mut target = Self::new(Kind::Real, asynchronous(ours));
         target.server = Some(server);
         target
+    }
+
+    /// Makes another connection, which the next [`Target::connect`] takes.
+    pub(crate) fn dial(&mut self) {
+        let address = self
+            .address
+            .as_ref()
+            .expect("an agent that takes connections");
+        self.stream = Some(asynchronous(address.connect().unwrap()));
     }
 
     fn new(kind: Kind, stream: UnixStream) -> Self {
@@ -156,6 +206,7 @@ impl Target {
             stream: Some(stream),
             directory: tempfile::tempdir().unwrap(),
             server: None,
+            address: None,
         }
     }
 
@@ -227,6 +278,11 @@ impl Target {
             }
         }
     }
+}
+
+fn asynchronous(stream: StdStream) -> UnixStream {
+    stream.set_nonblocking(true).unwrap();
+    UnixStream::from_std(stream).unwrap()
 }
 
 pub(crate) fn strings(words: &[&str]) -> Vec<String> {
