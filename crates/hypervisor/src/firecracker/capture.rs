@@ -37,6 +37,7 @@ impl Snapshots for FirecrackerVm {
         }
         let captured = async {
             self.call(&calls::save(self.place())).await?;
+            self.connections_ended();
             in_place(|| {
                 self.move_state(draft)?;
                 self.save_ram(draft)

@@ -142,9 +142,9 @@ impl Driver for FirecrackerDriver {
         };
         let run_dir = open_run_dir(run_dir, &record, process.id())?;
         let loader = Arc::clone(&self.shared.loader);
-        Ok(Some(Arc::new(FirecrackerVm::new(
-            run_dir, process, record, loaded, loader,
-        ))))
+        let vm = FirecrackerVm::new(run_dir, process, record, loaded, loader);
+        vm.follow_output();
+        Ok(Some(Arc::new(vm)))
     }
 
     fn templates(&self) -> Option<&dyn Templates> {

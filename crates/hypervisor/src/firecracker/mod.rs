@@ -12,6 +12,7 @@ mod calls;
 mod layout;
 
 mod api;
+mod app_log;
 mod vsock;
 
 mod driver;

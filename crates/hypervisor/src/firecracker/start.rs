@@ -54,6 +54,7 @@ fn spawn_as(
     jailed: Option<(&JailConfig, u32)>,
 ) -> Result<Spawned, VmmError> {
     prepared.record.jail_uid = jailed.map(|(_, uid)| uid);
+    prepared.record.app_log = Some(prepared.app.clone());
     let run_dir = &prepared.run_dir;
     let id = id(&prepared.name);
     clean_directory(run_dir);
@@ -150,7 +151,7 @@ fn fill_directory(prepared: &Prepared) -> Result<(), VmmError> {
     fs::write(&log, "").map_err(VmmError::io("create", &log))
 }
 
-/// Guests without a port for it write their program's output elsewhere; readers expect the file.
+/// Output comes when the guest has its agent; readers expect the file before.
 fn make_app_log(app: &Path) -> Result<(), VmmError> {
     fs::OpenOptions::new()
         .append(true)
@@ -178,7 +179,10 @@ async fn make_calls(spawned: Spawned) -> Result<FirecrackerVm, VmmError> {
         _ram,
     } = spawned;
     let outcome = calls_or_end(&vm, &calls, deadline).await;
-    let Err(error) = outcome else { return Ok(vm) };
+    let Err(error) = outcome else {
+        vm.follow_output();
+        return Ok(vm);
+    };
     let said = last_words(vm.run_dir(), vm.record());
     let ended = vm.destroy().await;
     Err(match (error, ended) {

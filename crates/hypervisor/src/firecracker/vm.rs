@@ -5,8 +5,8 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use tokio::time::timeout;
 
 use super::api::Api;
+use super::app_log::AppLog;
 use super::calls::{self, Call};
 use super::jail;
 use super::layout::{API, LOG, NAMES, RAM_FD};
@@ -38,14 +39,16 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct FirecrackerVm {
-    run_dir: RunDir,
-    process: Process,
+    run_dir: Arc<RunDir>,
+    process: Arc<Process>,
     record: Record,
     /// Keeps the loader's memory of the RAM alive as long as the machine maps it.
     loaded: Option<Arc<LoadedRam>>,
     pub(super) loader: Arc<Loader>,
     /// A second capture without a run in between is a mistake of the caller.
     pub(super) captured: AtomicBool,
+    /// Takes the output of the program, from when the machine runs or was adopted.
+    app_log: OnceLock<AppLog>,
 }
 
 impl FirecrackerVm {
@@ -58,12 +61,34 @@ impl FirecrackerVm {
     ) -> Self {
         let captured = AtomicBool::new(false);
         Self {
-            run_dir,
-            process,
+            run_dir: Arc::new(run_dir),
+            process: Arc::new(process),
             record,
             loaded,
             loader,
             captured,
+            app_log: OnceLock::new(),
+        }
+    }
+
+    /// Begins to take the output of the program. Needs the runtime.
+    pub(super) fn follow_output(&self) {
+        // A machine of an earlier version says nowhere where its output goes, and its agent gives none.
+        if let Some(log) = self.record.app_log.clone() {
+            let process = Arc::clone(&self.process);
+            let ended = async move {
+                process.exited().await;
+            };
+            let run_dir = Arc::clone(&self.run_dir);
+            self.app_log
+                .get_or_init(|| AppLog::follow(run_dir, log, ended));
+        }
+    }
+
+    /// All connections with the guest have lost their other end.
+    pub(super) fn connections_ended(&self) {
+        if let Some(log) = self.app_log.get() {
+            log.reconnect();
         }
     }
 

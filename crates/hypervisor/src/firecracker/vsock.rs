@@ -12,6 +12,9 @@ use crate::machine::RunDir;
 /// Port on which the agent in a guest listens.
 pub const AGENT_PORT: u32 = 1024;
 
+/// Port on which it gives the program's output.
+pub(super) const LOG_PORT: u32 = 1025;
+
 /// Between two tries while nothing in the guest listens.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -21,17 +24,26 @@ const MAX_ANSWER_BYTES: usize = 32;
 /// Connects to the agent, trying again while it does not listen yet. The caller sets the deadline.
 pub(super) async fn connect(run_dir: &RunDir) -> Result<UnixStream, VmmError> {
     loop {
-        let mut stream = run_dir.connect(VSOCK).await?;
-        if is_accepted(&mut stream).await {
+        if let Some(stream) = try_connect(run_dir, AGENT_PORT).await? {
             return Ok(stream);
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
+/// Connects to a port of the guest; none if nothing listens there.
+pub(super) async fn try_connect(
+    run_dir: &RunDir,
+    port: u32,
+) -> Result<Option<UnixStream>, VmmError> {
+    let mut stream = run_dir.connect(VSOCK).await?;
+    let accepted = is_accepted(&mut stream, port).await;
+    Ok(accepted.then_some(stream))
+}
+
 /// Firecracker closes the connection if the guest refuses, or does not answer for two seconds.
-async fn is_accepted(stream: &mut UnixStream) -> bool {
-    let request = format!("CONNECT {AGENT_PORT}\n");
+async fn is_accepted(stream: &mut UnixStream, port: u32) -> bool {
+    let request = format!("CONNECT {port}\n");
     if stream.write_all(request.as_bytes()).await.is_err() {
         return false;
     }

@@ -28,6 +28,9 @@ pub(crate) struct Record {
     /// User of its jail, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) jail_uid: Option<u32>,
+    /// Log of the program's output, if the daemon writes it and not the VMM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) app_log: Option<PathBuf>,
 }
 
 /// The image below a machine.
@@ -52,6 +55,7 @@ impl Record {
             log,
             log_start,
             jail_uid: None,
+            app_log: None,
         }
     }
 
