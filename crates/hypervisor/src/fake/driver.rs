@@ -12,6 +12,7 @@ use super::hooks::Operation;
 use super::host::FakeHost;
 use super::machine::{Base, Condition, Machine};
 use super::memory_image;
+use super::paged::hand_over;
 use super::vm::FakeVm;
 use crate::{
     DiskFile, DiskFormat, Driver, KernelFormat, LaunchPlan, MemoryBackend, Nic, Powers, RamUse,
@@ -28,6 +29,7 @@ pub struct FakeDriver {
     loader: Arc<Loader>,
     identity: VmmIdentity,
     disk: DiskFormat,
+    pager: bool,
 }
 
 impl FakeDriver {
@@ -47,6 +49,7 @@ impl FakeDriver {
             loader,
             identity,
             disk: DiskFormat::Qcow2,
+            pager: false,
         }
     }
 
@@ -63,6 +66,13 @@ impl FakeDriver {
     #[must_use]
     pub fn with_version(mut self, version: &str) -> Self {
         version.clone_into(&mut self.identity.version);
+        self
+    }
+
+    /// The driver of a VMM whose machines can get their memory from a pager.
+    #[must_use]
+    pub fn with_pager(mut self) -> Self {
+        self.pager = true;
         self
     }
 
@@ -160,7 +170,7 @@ impl Driver for FakeDriver {
         Powers {
             snapshots: true,
             shared_memory: true,
-            pager: false,
+            pager: self.pager,
             disk: self.disk,
             kernel: match self.disk {
                 DiskFormat::Qcow2 => KernelFormat::Bzimage,
@@ -207,12 +217,20 @@ impl Driver for FakeDriver {
 
     async fn restore(&self, plan: RestorePlan) -> Result<Arc<dyn Vm>, VmmError> {
         self.host.hooks().pass(Operation::Restore).await?;
-        if plan.memory != MemoryBackend::File {
-            return Err(VmmError::unusable("no pager serves fake machines"));
-        }
         let image = Image::open(&plan.image_dir)?;
         self.check(&image, &plan)?;
         self.check_disk(&plan.disk)?;
+        let paged = match (&plan.memory, plan.ram) {
+            (MemoryBackend::File, _) => None,
+            (MemoryBackend::Pager { socket }, RamUse::Fork | RamUse::Own) if self.pager => {
+                Some(hand_over(socket, &plan.name).await?)
+            }
+            (MemoryBackend::Pager { .. }, _) => {
+                return Err(VmmError::unusable(
+                    "such a machine takes its memory from files",
+                ));
+            }
+        };
         let layers = image.manifest().layers.len();
         let (ram, base) = match plan.ram {
             RamUse::Copied => (
@@ -243,6 +261,9 @@ impl Driver for FakeDriver {
             power,
         };
         let machine = self.start(hardware, facts, base, &plan.run_dir, Some(&ram), condition)?;
+        if let Some(paged) = paged {
+            tokio::spawn(paged.hold(machine.condition.subscribe()));
+        }
         Ok(self.vm(machine))
     }
 

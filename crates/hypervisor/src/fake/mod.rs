@@ -10,6 +10,7 @@ mod hooks;
 mod host;
 mod machine;
 mod memory_image;
+mod paged;
 mod vm;
 
 pub use driver::FakeDriver;
