@@ -22,9 +22,10 @@ use crate::http::{AppState, Limits, Listeners, router, serve};
 use crate::images::Images;
 use crate::ingress::Ingresses;
 use crate::instances::{
-    BootFiles, Changes, Context, HostPorts, Instances, Layout, Networking, chain, held,
+    BootFiles, Changes, Context, HostPorts, Instances, Layout, Networking, Pagers, chain, held,
 };
 use crate::leases::forget_lost_leases;
+use crate::pagers::PagerProcesses;
 use crate::store::Store;
 use crate::tokens::Tokens;
 
@@ -132,6 +133,7 @@ async fn context(
         ports: Arc::clone(&edge) as Arc<dyn HostPorts>,
         changes: Changes::default(),
         warm: config.warm,
+        pagers: pagers(config, layout)?,
         now,
     };
     Ok((context, edge))
@@ -210,6 +212,20 @@ fn mark(path: &Path) -> Result<network::Mark> {
         .and_then(|()| std::fs::rename(&draft, path))
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(text.parse()?)
+}
+
+/// What fills the memory of machines page by page.
+fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
+    let program = std::env::current_exe().context("cannot find the daemon's own program")?;
+    let host = PagerProcesses {
+        build: build_of(&program)?,
+        program,
+        role: crate::PAGER_COMMAND.to_owned(),
+        uid: config.pagers.uid,
+        settings: pager::Settings::default(),
+        limits: pager::Limits::default(),
+    };
+    Ok(Pagers::new(Arc::new(host), layout, config.pagers.policy))
 }
 
 /// What a program was built from, as far as it has to be told from others.

@@ -3,6 +3,7 @@
 
 mod firecracker;
 mod network;
+mod pagers;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::instances::{BootFiles, WarmPolicy};
 
 pub use firecracker::{FirecrackerKeys, JailMode};
 pub use network::{NetworkConfig, NetworkMode};
+pub use pagers::{MemoryBackend, PagerConfig};
 
 /// Where the file is looked for when no flag says so.
 const DEFAULT_FILE: &str = "/etc/coppice/coppice.toml";
@@ -148,6 +150,18 @@ pub struct Given {
     /// Time without a fork after which they are ended, such as 90s [default: 5m]
     #[arg(long, env = "COPPICE_WARM_IDLE", global = true)]
     pub warm_idle: Option<String>,
+    /// What the memory of forks comes from, where neither they nor their template say [default: auto]
+    #[arg(long, env = "COPPICE_MEMORY_BACKEND", global = true)]
+    pub memory_backend: Option<MemoryBackend>,
+    /// Group and user number that pagers of memory run as [default: the daemon's own]
+    #[arg(long, env = "COPPICE_PAGER_UID", global = true)]
+    pub pager_uid: Option<u32>,
+    /// Time after which a fork on a pager gets all its memory, such as 30m; 0s for never [default: 10m]
+    #[arg(long, env = "COPPICE_GRADUATE_AFTER", global = true)]
+    pub graduate_after: Option<String>,
+    /// How much of it in a second [default: 64MB]
+    #[arg(long, env = "COPPICE_GRADUATE_RATE", global = true)]
+    pub graduate_rate: Option<String>,
     /// Whether instances are connected [default: auto, where the host can]
     #[arg(long, env = "COPPICE_NETWORK", global = true)]
     pub network: Option<NetworkMode>,
@@ -203,6 +217,8 @@ pub struct Config {
     pub vmm_uid: Option<u32>,
     /// Forks that are prepared ahead.
     pub warm: WarmPolicy,
+    /// How forks come by their memory.
+    pub pagers: PagerConfig,
     /// How instances are connected.
     pub network: NetworkConfig,
 }
@@ -249,6 +265,10 @@ impl Given {
             vmm_uid: self.vmm_uid.or(below.vmm_uid),
             warm_forks: self.warm_forks.or(below.warm_forks),
             warm_idle: self.warm_idle.or(below.warm_idle),
+            memory_backend: self.memory_backend.or(below.memory_backend),
+            pager_uid: self.pager_uid.or(below.pager_uid),
+            graduate_after: self.graduate_after.or(below.graduate_after),
+            graduate_rate: self.graduate_rate.or(below.graduate_rate),
             network: self.network.or(below.network),
             network_pool: self.network_pool.or(below.network_pool),
             network_slots: self.network_slots.or(below.network_slots),
@@ -268,6 +288,7 @@ impl Given {
         let data_dir = absolute(data_dir)?;
         let network = NetworkConfig::of(&self, &data_dir)?;
         let firecracker = FirecrackerKeys::of(&self)?;
+        let pagers = PagerConfig::of(&self)?;
         let boot = match (self.kernel, self.initrd) {
             (Some(kernel), Some(initrd)) => Some(BootFiles {
                 kernel: absolute(kernel)?,
@@ -295,6 +316,7 @@ impl Given {
             boot,
             vmm_uid: self.vmm_uid,
             warm,
+            pagers,
             network,
         })
     }

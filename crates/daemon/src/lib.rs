@@ -14,6 +14,7 @@ pub mod instances;
 mod leases;
 mod logs;
 pub mod metrics;
+pub mod pagers;
 pub mod setup;
 pub mod store;
 pub mod teardown;
@@ -21,3 +22,6 @@ pub mod tokens;
 
 /// The hidden argument with which the daemon starts itself as the launcher of a VMM.
 pub const LAUNCH_COMMAND: &str = "__launch";
+
+/// The hidden argument with which the daemon starts itself as a pager.
+pub const PAGER_COMMAND: &str = "__pager";

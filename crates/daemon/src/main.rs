@@ -72,19 +72,18 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
-    // Before anything else: the launcher must be small and quick.
     let mut words = std::env::args_os().skip(1);
-    if words
-        .next()
-        .is_some_and(|word| word == daemon::LAUNCH_COMMAND)
-    {
+    let role = words.next();
+    let is = |word: &str| role.as_ref().is_some_and(|role| role == word);
+    // Before anything else: a pager gives up its rights, a launcher must be small and quick.
+    if is(daemon::PAGER_COMMAND) {
+        return pager::main(words);
+    }
+    if is(daemon::LAUNCH_COMMAND) {
         return hypervisor::launch_main(words.next().unwrap_or_default().as_ref());
     }
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == edge::EDGE_COMMAND)
-    {
-        return edge::main(std::env::args_os().skip(2));
+    if is(edge::EDGE_COMMAND) {
+        return edge::main(words);
     }
     match run(Arguments::parse()) {
         Ok(code) => code,

@@ -6,6 +6,8 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use model::State;
 
+use crate::instances::PagerTotals;
+
 /// Installs the recorder; the handle renders what was recorded.
 pub fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
@@ -24,6 +26,23 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(
         "coppice_warm_forks_total",
         "Forks prepared ahead, by what became of them"
+    );
+    describe_gauge!(
+        "coppice_pager_serves",
+        "Images and machines that pagers serve"
+    );
+    describe_counter!("coppice_pager_faults_total", "Page faults answered");
+    describe_counter!(
+        "coppice_pager_bytes_total",
+        "Memory filled by pagers, or given back by guests"
+    );
+    describe_counter!(
+        "coppice_pager_fault_latency_total",
+        "Page faults answered in less than so many seconds"
+    );
+    describe_counter!(
+        "coppice_pager_events_total",
+        "Machines and pagers, by what became of them"
     );
     describe_counter!(
         "coppice_http_requests_total",
@@ -57,6 +76,45 @@ pub(crate) fn source_paused(took: Duration) {
 /// A fork was prepared ahead (`made`, `failed`), or left the pool (`taken`, `ended`).
 pub(crate) fn warm_fork(what: &'static str) {
     counter!("coppice_warm_forks_total", "what" => what).increment(1);
+}
+
+/// What happened to a machine that a pager serves, or to a pager.
+pub(crate) fn pager_event(event: &pager::Event) {
+    let what = match event {
+        pager::Event::Failed { .. } => "failed",
+        pager::Event::Gone(_) => "gone",
+        pager::Event::Graduated(_) => "completed",
+        pager::Event::TookOver { .. } => "taken_over",
+    };
+    counter!("coppice_pager_events_total", "what" => what).increment(1);
+}
+
+/// What pagers do and did.
+pub(crate) fn pagers(totals: &PagerTotals) {
+    let now = [("images", totals.images), ("machines", totals.machines)];
+    for (what, count) in now {
+        #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+        gauge!("coppice_pager_serves", "what" => what).set(count as f64);
+    }
+    let sum = &totals.sum.0;
+    counter!("coppice_pager_faults_total").absolute(sum.faults);
+    let bytes = [
+        ("copied", sum.copied_bytes),
+        ("zeroed", sum.zeroed_bytes),
+        ("ahead", sum.ahead_bytes),
+        ("removed", sum.removed_bytes),
+    ];
+    for (how, bytes) in bytes {
+        counter!("coppice_pager_bytes_total", "how" => how).absolute(bytes);
+    }
+    let mut seen = 0;
+    for (power, count) in sum.latency.counts.iter().enumerate() {
+        seen += count;
+        let below_us = (power + 1 < sum.latency.counts.len()).then(|| 1_u64 << power);
+        #[expect(clippy::cast_precision_loss, reason = "a bound of a bucket")]
+        let bound = below_us.map_or("+Inf".to_owned(), |us| (us as f64 / 1e6).to_string());
+        counter!("coppice_pager_fault_latency_total", "below_seconds" => bound).absolute(seen);
+    }
 }
 
 /// How many instances are in each state.

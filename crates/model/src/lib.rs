@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod backend;
 mod duration;
 mod fork;
 mod id;
@@ -24,6 +25,10 @@ mod tags;
 mod wait;
 
 pub use admit::{Operation, Verdict, admit};
+pub use backend::{
+    Backend, BackendWish, HotPlan, ImageUse, MemorySpec, Prefetch, REFRESH_EVERY, RamForm, Wishes,
+    choose_backend, plan_hot_pages,
+};
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use fork::{ForkAsk, ForkMode, ForkPlan, MAX_FORKS, Target, check_fork, fork_names, plan_fork};
 pub use id::{IdError, ImageId, InstanceId};

@@ -1,6 +1,6 @@
 //! What is kept of an instance on disk: facts and intents, never a state.
 
-use crate::{ImageId, InstanceId, InstanceSpec, Name, NetworkLease, PhaseClock};
+use crate::{Backend, ImageId, InstanceId, InstanceSpec, Name, NetworkLease, PhaseClock};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(
@@ -43,6 +43,9 @@ pub struct MemoryOrigin {
     pub mode: MemoryMode,
     /// The image, unless it booted.
     pub image_id: Option<ImageId>,
+    /// What its RAM comes from now; none if it booted, and in records of earlier versions, which knew files only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Backend>,
 }
 
 impl MemoryOrigin {
@@ -52,6 +55,7 @@ impl MemoryOrigin {
         Self {
             mode: MemoryMode::Booted,
             image_id: None,
+            backend: None,
         }
     }
 }

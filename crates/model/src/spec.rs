@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{ByteSize, NetworkSpec, Tags};
+use crate::{ByteSize, MemorySpec, NetworkSpec, Tags};
 
 /// A command that runs inside each new fork before it is announced `Running`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -47,4 +47,7 @@ pub struct InstanceSpec {
     /// How it is connected; older records have none.
     #[serde(default)]
     pub network: NetworkSpec,
+    /// How its forks come by their memory; older records have none.
+    #[serde(default)]
+    pub memory: MemorySpec,
 }

@@ -91,6 +91,7 @@ const ARROWS: [Arrows; 14] = [
             "boot",
             "network",
             "edge",
+            "pager",
         ],
         for_tests: &[],
     },

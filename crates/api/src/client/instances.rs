@@ -3,8 +3,8 @@
 use super::{Client, ClientError};
 use crate::instances::{
     CreateInstanceRequest, DeleteInstanceQuery, ForkManyResponse, ForkRequest, Instance,
-    InstanceStats, ListInstancesQuery, PathInfo, StandbyRequest, StartRequest, StatQuery,
-    UpdateInstanceRequest, WaitQuery, WaitResponse,
+    InstanceStats, ListInstancesQuery, PathInfo, PromoteRequest, StandbyRequest, StartRequest,
+    StatQuery, UpdateInstanceRequest, WaitQuery, WaitResponse,
 };
 
 impl Client {
@@ -101,6 +101,19 @@ impl Client {
     /// Makes a standby instance a template.
     pub async fn promote_template(&self, instance: &str) -> Result<Instance, ClientError> {
         self.act(instance, "promote-template").await
+    }
+
+    /// As [`Client::promote_template`], with what holds for its forks.
+    pub async fn promote_template_with(
+        &self,
+        instance: &str,
+        request: &PromoteRequest,
+    ) -> Result<Instance, ClientError> {
+        self.post(&["instances", instance, "promote-template"])
+            .json(request)?
+            .endless()
+            .decode()
+            .await
     }
 
     /// Makes a template without forks a standby instance again.

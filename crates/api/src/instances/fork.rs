@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Instance, NetworkRequest};
+use super::{Instance, MemoryBackend, NetworkRequest};
 use crate::error::ErrorDetail;
 
 /// `POST /instances/{id}/fork`.
@@ -45,6 +45,9 @@ pub struct ForkRequest {
     /// be published with one fork only, so not together with `count` above 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkRequest>,
+    /// What its memory comes from; what the template says by default, or else the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_backend: Option<MemoryBackend>,
 }
 
 /// The state that a fork is brought to.

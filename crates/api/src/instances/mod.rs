@@ -8,6 +8,8 @@ mod requests;
 
 mod fork;
 
+mod memory;
+
 mod network;
 
 mod wait;
@@ -20,13 +22,16 @@ mod query;
 
 pub use fork::{ForkManyResponse, ForkOutcome, ForkRequest, ForkResponse, ForkTarget, PostFork};
 pub use guest::{LogSource, LogsQuery, PathInfo, StatQuery};
+pub use memory::{InstanceMemory, MemoryBackend, MemoryMode, Prefetch};
 pub use network::{
     EgressEnforcement, EgressMode, EgressRequest, InstanceEgress, InstanceNetwork, NetworkRequest,
     PublishedPort, Transport,
 };
 pub use query::{DeleteInstanceQuery, ListInstancesQuery};
-pub use requests::{CreateInstanceRequest, StandbyRequest, StartRequest, UpdateInstanceRequest};
+pub use requests::{
+    CreateInstanceRequest, PromoteRequest, StandbyRequest, StartRequest, UpdateInstanceRequest,
+};
 pub use state::InstanceState;
-pub use stats::{InstanceStats, MemoryStats, TemplateStats};
-pub use view::{Instance, InstanceMemory, MemoryMode, VolumeMount};
+pub use stats::{InstanceStats, LatencyBucket, MemoryStats, PagerStats, TemplateStats};
+pub use view::{Instance, VolumeMount};
 pub use wait::{WaitQuery, WaitResponse};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{NetworkRequest, PostFork};
+use super::{MemoryBackend, NetworkRequest, PostFork, Prefetch};
 
 /// `POST /instances`: make an instance and start it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -89,6 +89,12 @@ pub struct UpdateInstanceRequest {
     /// Changes what it may do on the network, at once. An extension of coppice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkRequest>,
+    /// What the memory of its forks to come is from. An extension of coppice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_backend: Option<MemoryBackend>,
+    /// What is done with the pages that its forks touch first. An extension of coppice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<Prefetch>,
 }
 
 /// `POST /instances/{id}/start`, body optional; values hold for later starts.
@@ -107,3 +113,15 @@ pub struct StartRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StandbyRequest {}
+
+/// `POST /instances/{id}/promote-template`, body optional: what holds for forks to come. An extension of coppice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// What the memory of forks is from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_backend: Option<MemoryBackend>,
+    /// What is done with the pages that forks touch first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<Prefetch>,
+}

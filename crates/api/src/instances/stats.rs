@@ -34,6 +34,9 @@ pub struct InstanceStats {
     /// coppice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<TemplateStats>,
+    /// What the pager of its memory did for it; absent for others. An extension of coppice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pager: Option<PagerStats>,
 }
 
 /// Whose pages a running instance uses, counted by the kernel.
@@ -66,4 +69,53 @@ pub struct TemplateStats {
     /// Bytes that are theirs alone.
     #[serde(default)]
     pub warm_private_bytes: u64,
+    /// Forks whose first pages were recorded.
+    #[serde(default)]
+    pub hot_recordings: u32,
+    /// Bytes that are known to be touched first, filled ahead of faults in forks on a pager.
+    #[serde(default)]
+    pub hot_bytes: u64,
+}
+
+/// What the pager did for an instance, since the instance got its memory from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PagerStats {
+    /// Everything is filled: the pager is not needed any more, and the figures are the last ones.
+    pub complete: bool,
+    /// Page faults it answered.
+    pub faults: u64,
+    /// Bytes copied for them, neighbours included.
+    pub copied_bytes: u64,
+    /// Bytes of zeros filled for them.
+    pub zeroed_bytes: u64,
+    /// Bytes filled ahead of faults: hot pages, and what completes the memory.
+    pub ahead_bytes: u64,
+    /// Bytes the guest gave back.
+    pub removed_bytes: u64,
+    /// Pages that were there already when they were to be filled.
+    pub already_present: u64,
+    /// Times that filling had to wait.
+    pub retries: u64,
+    /// Pagers that were lost while they served it.
+    pub takeovers: u64,
+    /// What it touches is being recorded.
+    pub recording: bool,
+    /// Bytes of hot pages that it was given to fill ahead; 0 = none were known, or wanted.
+    pub hot_bytes: u64,
+    /// Half of all faults were answered in less, in microseconds.
+    pub fault_p50_us: u64,
+    /// 99 of 100 faults were answered in less, in microseconds.
+    pub fault_p99_us: u64,
+    /// Times from a fault to its answer, those buckets that have any.
+    pub fault_latency: Vec<LatencyBucket>,
+}
+
+/// A bucket of a histogram of times.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LatencyBucket {
+    /// Times below this, and not below half of it, in microseconds; absent in the last bucket, which has all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below_us: Option<u64>,
+    /// How many.
+    pub count: u64,
 }

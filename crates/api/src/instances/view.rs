@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{InstanceNetwork, InstanceState};
+use super::{InstanceMemory, InstanceNetwork, InstanceState, MemoryBackend, Prefetch};
 
 /// One microVM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -87,6 +87,16 @@ pub struct Instance {
     pub fork_of_template: Option<String>,
     /// Where its memory came from. Read-only.
     pub memory: InstanceMemory,
+    /// What its memory comes from: `file` or `uffd`; absent when its guest was booted. Read-only. An extension of
+    /// coppice, as are the fields below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_backend: Option<MemoryBackend>,
+    /// What the memory of its forks comes from; absent when that is left to the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_memory_backend: Option<MemoryBackend>,
+    /// What is done with the pages that its forks touch first; of templates only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<Prefetch>,
 }
 
 /// A volume within an instance.
@@ -99,36 +109,4 @@ pub struct VolumeMount {
     /// Whether the guest cannot write to it.
     #[serde(default)]
     pub readonly: bool,
-}
-
-/// Where the memory of an instance came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct InstanceMemory {
-    /// In which way.
-    pub mode: MemoryMode,
-    /// The memory image, when one is involved.
-    pub image_id: Option<String>,
-}
-
-/// In which way an instance came by its memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum MemoryMode {
-    /// Its guest was booted.
-    Booted,
-    /// Its pages are a memory image's until it writes to them.
-    Shared,
-    /// Its pages are a full copy.
-    Copied,
-}
-
-impl MemoryMode {
-    /// The name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Booted => "booted",
-            Self::Shared => "shared",
-            Self::Copied => "copied",
-        }
-    }
 }

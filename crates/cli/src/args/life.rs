@@ -3,7 +3,7 @@
 use api::instances::InstanceState;
 use clap::Args;
 
-use super::ChangedNetworkArgs;
+use super::{ChangedNetworkArgs, ForkMemoryArgs};
 use crate::words::{Pair, parse_pair};
 
 #[derive(Debug, Args)]
@@ -50,6 +50,8 @@ pub(crate) struct UpdateArgs {
     /// Take all published ports back
     #[arg(long, conflicts_with = "publish", help_heading = "Network")]
     pub(crate) no_publish: bool,
+    #[command(flatten)]
+    pub(crate) forks: ForkMemoryArgs,
 }
 
 #[derive(Debug, Args)]

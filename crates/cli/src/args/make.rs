@@ -3,7 +3,7 @@
 use api::instances::PostFork;
 use clap::{Args, ValueEnum};
 
-use super::{ChangedNetworkArgs, NewNetworkArgs};
+use super::{BackendArg, ChangedNetworkArgs, NewNetworkArgs};
 use crate::words::{Pair, parse_pair};
 
 #[derive(Debug, Args)]
@@ -115,6 +115,9 @@ pub(crate) struct ForkArgs {
     /// Template to take the memory from
     #[arg(long, value_name = "TEMPLATE")]
     pub(crate) template: Option<String>,
+    /// What the copies' memory comes from [default: what the template says, else the daemon]
+    #[arg(long, value_name = "BACKEND")]
+    pub(crate) memory_backend: Option<BackendArg>,
     /// State to bring the copies to
     #[arg(long, value_name = "STATE", ignore_case = true)]
     pub(crate) target_state: Option<TargetArg>,

@@ -12,6 +12,8 @@ mod look;
 
 mod make;
 
+mod memory;
+
 mod network;
 
 use std::ffi::OsString;
@@ -25,6 +27,7 @@ pub(crate) use ingress::{IngressCommand, IngressCreateArgs, IngressesArgs};
 pub(crate) use life::{InstancesArgs, RmArgs, StartArgs, UpdateArgs, WaitArgs};
 pub(crate) use look::{InspectArgs, PsArgs, StatsArgs, TreeArgs};
 pub(crate) use make::{CreateArgs, ForkArgs, RunArgs, TargetArg};
+pub(crate) use memory::{BackendArg, ForkMemoryArgs, PromoteArgs};
 pub(crate) use network::{ChangedNetworkArgs, EgressArg, NetworkArgs, NewNetworkArgs};
 
 const AFTER_HELP: &str = "\
@@ -105,7 +108,7 @@ pub(crate) enum RemoteCommand {
     /// Wake instances from standby
     Restore(InstancesArgs),
     /// Make standby instances templates, whose memory forks can share
-    Promote(InstancesArgs),
+    Promote(PromoteArgs),
     /// Make templates ordinary standby instances again
     Demote(InstancesArgs),
     /// Make copies of an instance, memory included

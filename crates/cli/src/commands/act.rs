@@ -1,4 +1,4 @@
-//! `stop`, `standby`, `restore`, `promote`, `demote`: one call for each
+//! `stop`, `standby`, `restore`, `demote`: one call for each
 //! instance named.
 
 use api::client::{Client, ClientError};
@@ -15,7 +15,6 @@ pub(crate) enum Action {
     Stop,
     Standby,
     Restore,
-    Promote,
     Demote,
 }
 
@@ -25,7 +24,6 @@ impl Action {
             Self::Stop => "stopping",
             Self::Standby => "saving the memory of",
             Self::Restore => "waking",
-            Self::Promote => "promoting",
             Self::Demote => "demoting",
         }
     }
@@ -35,7 +33,6 @@ impl Action {
             Self::Stop => Deed::Stop,
             Self::Standby => Deed::Standby,
             Self::Restore => Deed::Restore,
-            Self::Promote => Deed::Promote,
             Self::Demote => Deed::Demote,
         }
     }
@@ -45,7 +42,6 @@ impl Action {
             Self::Stop => client.stop(name).await,
             Self::Standby => client.standby(name, &StandbyRequest::default()).await,
             Self::Restore => client.restore(name).await,
-            Self::Promote => client.promote_template(name).await,
             Self::Demote => client.demote_template(name).await,
         }
     }

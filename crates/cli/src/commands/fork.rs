@@ -74,6 +74,7 @@ async fn request(client: &Client, args: ForkArgs) -> Result<ForkRequest, Failure
         tags: regroup.labels(given.as_ref(), &present)?,
         post_fork: args.post_fork.hook(),
         network: network::of_changed(args.network, false)?,
+        memory_backend: args.memory_backend.map(Into::into),
     })
 }
 

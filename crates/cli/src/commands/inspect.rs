@@ -45,6 +45,12 @@ fn describe(instance: &Instance, show_env: bool) -> String {
         let locked = if instance.mem_locked { ", locked" } else { "" };
         sheet.row("forks", &format!("{}{locked}", instance.fork_count));
     }
+    if let Some(backend) = instance.fork_memory_backend {
+        sheet.row("forks' memory", &format!("by {}", backend.as_str()));
+    }
+    if let Some(prefetch) = instance.prefetch {
+        sheet.row("hot pages", prefetch.as_str());
+    }
     sheet.time("created", Some(instance.created_at));
     sheet.time("started", instance.started_at);
     sheet.time("stopped", instance.stopped_at);
@@ -128,6 +134,9 @@ fn origin(instance: &Instance) -> String {
     }
     if let Some(parent) = &instance.fork_of_template {
         text.push_str(&format!(", of template {parent}"));
+    }
+    if let Some(backend) = instance.memory_backend {
+        text.push_str(&format!(", by {}", backend.as_str()));
     }
     text
 }

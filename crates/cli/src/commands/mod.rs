@@ -25,6 +25,8 @@ mod logs;
 
 mod network;
 
+mod promote;
+
 mod ps;
 
 mod rm;
@@ -97,7 +99,7 @@ async fn remote(
         C::Update(args) => update::update(client, printer, args).await,
         C::Standby(args) => act::act(client, printer, Action::Standby, args).await,
         C::Restore(args) => act::act(client, printer, Action::Restore, args).await,
-        C::Promote(args) => act::act(client, printer, Action::Promote, args).await,
+        C::Promote(args) => promote::promote(client, printer, args).await,
         C::Demote(args) => act::act(client, printer, Action::Demote, args).await,
         C::Fork(args) => fork::fork(client, printer, args).await,
         C::Tree(args) => tree::tree(client, printer, args).await,

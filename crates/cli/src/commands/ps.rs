@@ -142,6 +142,7 @@ fn memory_table(rows: &[Measured], names: &Names) -> String {
             ("NAME", Align::Left),
             ("STATE", Align::Left),
             ("PARENT", Align::Left),
+            ("FROM", Align::Left),
             ("RAM", Align::Right),
             ("SHARED", Align::Right),
             ("PRIVATE", Align::Right),
@@ -155,6 +156,7 @@ fn memory_table(rows: &[Measured], names: &Names) -> String {
                 row.instance.name.clone(),
                 row.instance.state.to_string(),
                 names.parent(&row.instance),
+                backend(&row.instance),
                 ram,
                 shared,
                 private,
@@ -164,4 +166,12 @@ fn memory_table(rows: &[Measured], names: &Names) -> String {
             ]
         }),
     )
+}
+
+/// What its memory comes from, while it has any.
+fn backend(instance: &Instance) -> String {
+    match instance.memory_backend {
+        Some(backend) if is_shown(instance.state) => backend.as_str().to_owned(),
+        _ => String::new(),
+    }
 }

@@ -28,6 +28,8 @@ pub(crate) async fn update(
         tags: None,
         env: (!env.is_empty()).then_some(env),
         network: network::of_changed(args.network, args.no_publish)?,
+        memory_backend: args.forks.memory_backend.map(Into::into),
+        prefetch: args.forks.prefetch.map(Into::into),
     };
     if given.is_none() && regroup == Regroup::Stay && request == UpdateInstanceRequest::default() {
         return Err(Failure::usage("nothing is given that is to change")

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use api::images::{Image, ImageStatus};
 use api::instances::{
-    Instance, InstanceMemory, InstanceNetwork, InstanceState, InstanceStats, MemoryMode,
-    MemoryStats, TemplateStats,
+    Instance, InstanceMemory, InstanceNetwork, InstanceState, InstanceStats, MemoryBackend,
+    MemoryMode, MemoryStats, TemplateStats,
 };
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -46,6 +46,9 @@ pub(crate) fn instance(name: &str, state: InstanceState) -> Instance {
             mode: MemoryMode::Booted,
             image_id: None,
         },
+        memory_backend: None,
+        fork_memory_backend: None,
+        prefetch: None,
     }
 }
 
@@ -66,6 +69,7 @@ pub(crate) fn fork_of(parent: &str, name: &str, state: InstanceState) -> Instanc
             mode: MemoryMode::Shared,
             image_id: Some("m1".to_owned()),
         },
+        memory_backend: Some(MemoryBackend::File),
         ..instance(name, state)
     }
 }
@@ -108,12 +112,12 @@ pub(crate) fn stats(
             pss_bytes: 40 * MIB,
         }),
         template: saved_mib.map(|saved| TemplateStats {
-            warm_forks: 0,
-            warm_private_bytes: 0,
             forks: instance.fork_count,
             resident_bytes: 120 * MIB,
             saved_bytes: saved * MIB,
+            ..TemplateStats::default()
         }),
+        pager: None,
     }
 }
 

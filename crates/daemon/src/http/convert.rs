@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use api::error::codes;
 use api::instances::{
-    CreateInstanceRequest, ForkRequest, ForkTarget, Instance, InstanceMemory, InstanceState,
-    MemoryMode, PostFork, UpdateInstanceRequest,
+    CreateInstanceRequest, ForkRequest, ForkTarget, Instance, InstanceState, PostFork,
+    UpdateInstanceRequest,
 };
 use hypervisor::Driver;
 use model::{
@@ -15,7 +15,10 @@ use model::{
 };
 use time::OffsetDateTime;
 
+mod memory;
 mod network;
+
+pub(crate) use memory::fork_memory;
 
 use super::error::ApiError;
 use crate::instances::{Drivers, ForkOrder, Patch, View};
@@ -113,6 +116,7 @@ pub(crate) fn spec(
         cmd: request.cmd,
         post_fork: request.post_fork.map(hook).transpose()?,
         network: network::of_create(request.network, networks)?,
+        memory: model::MemorySpec::default(),
     })
 }
 
@@ -256,6 +260,7 @@ pub(crate) fn patch(request: UpdateInstanceRequest, now: UnixMillis) -> Result<P
         tags: request.tags.map(|given| tags(Some(given))).transpose()?,
         env: env(request.env)?,
         network: network::patch(request.network)?,
+        memory: memory::fork_memory(request.memory_backend, request.prefetch),
     })
 }
 
@@ -292,6 +297,7 @@ pub(crate) fn fork(request: ForkRequest) -> Result<ForkOrder, ApiError> {
         tags: request.tags.map(|given| tags(Some(given))).transpose()?,
         post_fork: request.post_fork.map(hook).transpose()?,
         network,
+        memory_backend: request.memory_backend.map(memory::wish),
         heir_of: None,
     })
 }
@@ -336,14 +342,12 @@ pub(crate) fn instance(view: View, now: UnixMillis) -> Instance {
         fork_count: live_forks,
         mem_locked: live_forks > 0,
         fork_of_template: record.parent.map(|id| id.to_string()),
-        memory: InstanceMemory {
-            mode: match record.memory.mode {
-                model::MemoryMode::Booted => MemoryMode::Booted,
-                model::MemoryMode::Shared => MemoryMode::Shared,
-                model::MemoryMode::Copied => MemoryMode::Copied,
-            },
-            image_id: record.memory.image_id.map(|id| id.to_string()),
-        },
+        memory_backend: memory::backend(&record.memory),
+        fork_memory_backend: record.spec.memory.backend.map(memory::wished),
+        prefetch: record
+            .template
+            .then_some(memory::prefetch(record.spec.memory.prefetch)),
+        memory: memory::origin(record.memory),
     }
 }
 

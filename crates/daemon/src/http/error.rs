@@ -10,6 +10,7 @@ use images::ImportError;
 use memory::ImageError;
 use model::{Refusal, RefusalKind};
 use network::NetworkError;
+use pager::PagerError;
 use tracing::error;
 
 use crate::edge::EdgeError;
@@ -139,7 +140,9 @@ impl From<OpError> for ApiError {
             }
             OpError::Store(error) => error.into(),
             OpError::Vmm(error) => of_vmm(&error, text),
-            OpError::Memory(error) => of_image(&error, text),
+            OpError::Memory(error) | OpError::Pager(PagerError::Image(error)) => {
+                of_image(&error, text)
+            }
             OpError::Network(error) => of_network(&error, text),
             OpError::PortInUse(_) => Self::port_in_use(text),
             OpError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, codes::RATE_LIMITED, text),
@@ -148,6 +151,7 @@ impl From<OpError> for ApiError {
             }
             OpError::HostNotReady(_) => Self::dependency(text),
             OpError::PostFork(_) => Self::invalid(codes::POST_FORK_FAILED, text),
+            OpError::Pager(_) | OpError::Unserved(_) => Self::internal(text),
             OpError::Guest(_) | OpError::Disk { .. } | OpError::Timeout(_) | OpError::Broken => {
                 Self::internal(text)
             }

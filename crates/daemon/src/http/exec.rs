@@ -37,10 +37,10 @@ pub(crate) async fn exec(
     Ok(upgrade
         .0?
         .max_message_size(MAX_MESSAGE)
-        .on_upgrade(move |socket| serve(id, link, socket)))
+        .on_upgrade(move |socket| serve(app, id, link, socket)))
 }
 
-async fn serve(id: InstanceId, link: Link, mut socket: WebSocket) {
+async fn serve(app: App, id: InstanceId, link: Link, mut socket: WebSocket) {
     let start = match first_frame(&mut socket).await {
         Ok(start) => start,
         Err(refusal) => {
@@ -68,6 +68,7 @@ async fn serve(id: InstanceId, link: Link, mut socket: WebSocket) {
             EXIT_NOT_STARTED
         }
     };
+    app.instances.executed(&id);
     info!(instance = %id, %program, code, ms = began.elapsed().as_millis(), "exec");
     let exit = serde_json::json!(ExecExit { exit_code: code }).to_string();
     let _ = sink.send(Message::Text(exit.into())).await;

@@ -3,8 +3,8 @@
 use api::error::{ErrorBody, codes};
 use api::instances::{
     CreateInstanceRequest, DeleteInstanceQuery, ForkManyResponse, ForkOutcome, ForkRequest,
-    ForkResponse, Instance, InstanceState, ListInstancesQuery, StandbyRequest, StartRequest,
-    UpdateInstanceRequest, WaitQuery, WaitResponse,
+    ForkResponse, Instance, InstanceState, ListInstancesQuery, PromoteRequest, StandbyRequest,
+    StartRequest, UpdateInstanceRequest, WaitQuery, WaitResponse,
 };
 use axum::Json;
 use axum::extract::{RawQuery, State};
@@ -178,13 +178,16 @@ pub(crate) async fn restore(
 
 /// Mark an instance in standby as a template.
 #[utoipa::path(post, path = "/instances/{id}/promote-template", operation_id = "promoteTemplate", tag = "instances", params(("id" = String, Path)),
+    request_body = PromoteRequest,
     responses((status = 200, body = Instance), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn promote(
     State(app): State<App>,
     Key(key): Key,
+    Body(request): Body<PromoteRequest>,
 ) -> Result<Json<Instance>, ApiError> {
     let id = app.instances.find(&key).await?;
-    app.instances.promote(&id).await?;
+    let forks = convert::fork_memory(request.memory_backend, request.prefetch);
+    app.instances.promote(&id, forks).await?;
     show(&app, &id).await
 }
 

@@ -118,6 +118,7 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
     if let Networking::Ready(network) = app.instances.network() {
         crate::metrics::slots(network.usage());
     }
+    crate::metrics::pagers(&app.instances.pagers().totals().await);
     let mut text = app.metrics.render();
     if let Some(ingresses) = &app.ingresses {
         text.push_str(&ingresses.metrics().await);

@@ -1,17 +1,19 @@
 //! What an instance costs its host, counted by the kernel.
 
-use api::instances::{InstanceStats, MemoryStats, TemplateStats};
+use api::instances::{InstanceStats, LatencyBucket, MemoryStats, PagerStats, TemplateStats};
 use axum::Json;
 use axum::extract::State;
 use futures::{StreamExt as _, stream};
 use hypervisor::{MemoryUse, Vm, VmmError};
+use memory::PAGE_BYTES;
 use network::{Slot, Traffic};
+use pager::HotPages;
 
 use super::App;
 use super::error::ApiError;
 use super::extract::Key;
 use super::instances::view;
-use crate::instances::{Listed, Networking, OpError, View};
+use crate::instances::{Figures, Listed, Networking, OpError, View};
 
 /// Processes whose page tables are read at one time: each costs a few milliseconds of CPU.
 const PARALLEL_REPORTS: usize = 4;
@@ -52,6 +54,10 @@ pub(crate) async fn stats(
             pss_bytes: usage.pss_bytes,
         }),
         template,
+        pager: match &view.published.paged {
+            Some(paged) => paged.figures().await.map(pager_stats),
+            None => None,
+        },
     }))
 }
 
@@ -85,6 +91,7 @@ async fn template_stats(app: &App, template: &View) -> Result<TemplateStats, Api
         }
     }
     let resident_bytes = template.published.held_bytes;
+    let hot = hot_pages(app, template).await;
     let forks = reports.len() as u64;
     Ok(TemplateStats {
         forks,
@@ -93,7 +100,49 @@ async fn template_stats(app: &App, template: &View) -> Result<TemplateStats, Api
         saved_bytes: resident_bytes * forks.saturating_sub(1),
         warm_forks,
         warm_private_bytes,
+        hot_recordings: hot.as_ref().map_or(0, |hot| hot.recordings),
+        hot_bytes: hot.map_or(0, |hot| hot.page_count() * PAGE_BYTES as u64),
     })
+}
+
+/// The hot pages of a template.
+async fn hot_pages(app: &App, template: &View) -> Option<HotPages> {
+    let image = template.record.standby.as_ref()?;
+    let dir = app.layout.instance(&template.record.id);
+    let store = app.instances.pagers().hot_store(&dir, image);
+    // Shown where they can be read.
+    tokio::task::spawn_blocking(move || store.load())
+        .await
+        .ok()
+        .flatten()
+}
+
+fn pager_stats(figures: Figures) -> PagerStats {
+    let stats = figures.stats;
+    let last = stats.latency.counts.len() - 1;
+    let buckets = stats.latency.counts.iter().enumerate();
+    PagerStats {
+        complete: figures.complete,
+        faults: stats.faults,
+        copied_bytes: stats.copied_bytes,
+        zeroed_bytes: stats.zeroed_bytes,
+        ahead_bytes: stats.ahead_bytes,
+        removed_bytes: stats.removed_bytes,
+        already_present: stats.already_present,
+        retries: stats.retries,
+        takeovers: stats.takeovers,
+        recording: figures.recording,
+        hot_bytes: figures.hot_bytes,
+        fault_p50_us: stats.latency.quantile_us(0.5),
+        fault_p99_us: stats.latency.quantile_us(0.99),
+        fault_latency: buckets
+            .filter(|(_, count)| **count > 0)
+            .map(|(power, count)| LatencyBucket {
+                below_us: (power < last).then(|| 1 << power),
+                count: *count,
+            })
+            .collect(),
+    }
 }
 
 /// What passed its slot; nothing for a machine that has none, or has just lost it.

@@ -30,6 +30,7 @@ use super::command::{Command, Envelope, Outcome};
 use super::context::{Context, LINK_DEADLINE};
 use super::journal::Journal;
 use super::layout::InstanceDir;
+use super::pagers::Paged;
 use super::published::Published;
 use super::waiting::{Wake, joined};
 use super::warm::WarmPool;
@@ -52,6 +53,8 @@ pub(super) struct Actor {
     /// As it was last written.
     pub record: InstanceRecord,
     pub vm: Option<Arc<dyn Vm>>,
+    /// It gets its memory from a pager.
+    pub paged: Option<Arc<Paged>>,
     /// As it was last seen.
     pub vmm: VmmFact,
     pub guest: GuestFact,
@@ -88,6 +91,7 @@ impl Actor {
             phases: record.phases.clone(),
             link: None,
             vm: None,
+            paged: None,
             held_bytes: 0,
             warm: Vec::new(),
         });
@@ -98,6 +102,7 @@ impl Actor {
             dir,
             record,
             vm: None,
+            paged: None,
             vmm: VmmFact::Absent,
             guest: GuestFact::NotReady,
             link: None,
@@ -197,7 +202,7 @@ impl Actor {
                     self.restore().await?;
                 }
             }
-            Command::Promote => self.promote().await?,
+            Command::Promote(forks) => self.promote(forks).await?,
             Command::Demote => self.demote().await?,
             Command::SettlePromotion { lived } => self.settle_promotion(lived).await?,
             Command::DropWarm => self.drop_warm().await,
@@ -268,6 +273,7 @@ impl Actor {
         let phases = self.record.phases.clone();
         let link = self.link.clone();
         let vm = self.vm.clone();
+        let paged = self.paged.clone();
         let held_bytes = self.hold.as_ref().map_or(0, |hold| hold.resident_bytes());
         let warm = self.warm.vms();
         let deleted = self.gone;
@@ -281,6 +287,7 @@ impl Actor {
                 phases,
                 link,
                 vm,
+                paged,
                 held_bytes,
                 warm,
             };
@@ -335,6 +342,7 @@ impl Actor {
             task.abort();
         }
         self.vm = None;
+        self.paged = None;
         self.vmm = VmmFact::Absent;
         self.guest = GuestFact::NotReady;
         self.link = None;

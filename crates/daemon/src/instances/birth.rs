@@ -6,7 +6,7 @@ use model::{ImageId, InstanceRecord, Intent, MemoryMode, Target};
 use super::actor::{Actor, Up};
 use super::command::Birth;
 use super::context::RESUME_DEADLINE;
-use super::standby::{blocking_op, not_resumed, now_awake};
+use super::standby::{Source, blocking_op, not_resumed, now_awake};
 use super::warm::{Seat, WarmFork, WarmVm};
 use super::{OpError, disk, identity, slot};
 
@@ -28,7 +28,11 @@ impl Actor {
                 let owned = match birth.warm {
                     Some(warm) => self.take_over(warm).await?,
                     None => {
-                        self.wake(&image, ram, true).await?;
+                        let source = Source {
+                            backend: birth.backend,
+                            hot: birth.hot,
+                        };
+                        self.wake(&image, ram, source, true).await?;
                         birth.owned
                     }
                 };
@@ -80,11 +84,13 @@ impl Actor {
             vm,
             link,
             events,
+            paged,
             seat,
             owned,
         } = warm.machine().await?;
         crate::metrics::warm_fork("taken");
         self.vm = Some(vm);
+        self.paged = paged;
         if let Some(seat) = seat {
             let Seat { lease, policy } = *seat;
             self.have_slot(slot::recorded(&lease)).await?;
@@ -99,9 +105,11 @@ impl Actor {
         let image_record = self.image_record().await?;
         let identity = identity::identity(&self.record, &image_record, &self.ctx.zone, true);
         let has_hook = identity.post_fork.is_some();
-        link.resume(identity, RESUME_DEADLINE)
-            .await
-            .map_err(|error| not_resumed(error, has_hook))?;
+        let resumed = link.resume(identity, RESUME_DEADLINE).await;
+        self.explained(resumed.map_err(|error| not_resumed(error, has_hook)))?;
+        if let Some(paged) = &self.paged {
+            paged.ready();
+        }
         self.take_guest(Up { link, events });
         Ok(owned)
     }

@@ -273,6 +273,10 @@ impl Actor {
         warn!(instance = %self.id, %reason, "the VMM ended by itself");
         self.journal
             .note(&format!("the VMM ended by itself: {reason}"));
+        let unserved = match self.paged.clone() {
+            Some(paged) => paged.last_words().await,
+            None => None,
+        };
         self.forget_vm();
         self.release_slot().await;
         if self.record.standby.is_some() {
@@ -283,7 +287,10 @@ impl Actor {
         }
         let unexplained = self.record.exit.is_none().then(|| ExitInfo {
             code: None,
-            message: Some("the VMM ended unexpectedly; see the vmm log".to_owned()),
+            message: Some(match unserved {
+                Some(reason) => OpError::Unserved(reason).to_string(),
+                None => "the VMM ended unexpectedly; see the vmm log".to_owned(),
+            }),
         });
         self.record_down(unexplained).await;
         self.show();

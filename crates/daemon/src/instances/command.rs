@@ -1,10 +1,14 @@
 //! What an instance's actor can be told, and how it answers.
 
-use model::{ForkAsk, InstanceId, InstanceRecord, Name, PolicyPatch, PostFork, Tags, Target};
+use model::{
+    Backend, BackendWish, ForkAsk, InstanceId, InstanceRecord, MemorySpec, Name, PolicyPatch,
+    PostFork, Prefetch, Tags, Target,
+};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 use super::OpError;
+use super::pagers::HotOrder;
 use super::warm::WarmFork;
 
 /// Most requests that may wait for one instance; further ones are told to come back.
@@ -25,6 +29,24 @@ impl StartOverrides {
     }
 }
 
+/// Changes to what holds for the memory of forks to come; none = as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ForkMemory {
+    /// What it comes from.
+    pub backend: Option<BackendWish>,
+    /// What is done with their hot pages.
+    pub prefetch: Option<Prefetch>,
+}
+
+impl ForkMemory {
+    pub(super) fn applied_to(self, spec: MemorySpec) -> MemorySpec {
+        MemorySpec {
+            backend: self.backend.or(spec.backend),
+            prefetch: self.prefetch.unwrap_or(spec.prefetch),
+        }
+    }
+}
+
 /// Changes to a record that touch no machine.
 #[derive(Debug, Clone, Default)]
 pub struct Patch {
@@ -36,6 +58,8 @@ pub struct Patch {
     pub env: BTreeMap<String, String>,
     /// What it may do on the network, at once.
     pub network: PolicyPatch,
+    /// What holds for its forks to come.
+    pub memory: ForkMemory,
 }
 
 /// A fork request, checked for form.
@@ -53,6 +77,8 @@ pub struct ForkOrder {
     pub post_fork: Option<PostFork>,
     /// Changes to what the source may do on the network.
     pub network: PolicyPatch,
+    /// What their memory is to come from.
+    pub memory_backend: Option<BackendWish>,
     /// Whose spec the forks inherit, when that is not the memory's owner.
     pub heir_of: Option<Box<InstanceRecord>>,
 }
@@ -71,7 +97,7 @@ pub(super) enum Command {
     /// Wake.
     Restore,
     /// Mark as template.
-    Promote,
+    Promote(ForkMemory),
     /// Unmark.
     Demote,
     /// The fork request that promoted it is over.
@@ -99,6 +125,10 @@ pub(super) enum Command {
 pub(super) struct Birth {
     /// How its RAM uses the image; none = there is no memory, only a disk.
     pub ram: Option<hypervisor::RamUse>,
+    /// What its RAM comes from, if there is any.
+    pub backend: Backend,
+    /// What it is to have of its template's hot pages, and to add to them.
+    pub hot: Option<HotOrder>,
     /// Where it is brought.
     pub target: Target,
     /// The machine that was prepared for it.
@@ -158,7 +188,7 @@ impl Command {
             | Self::Stop
             | Self::Standby
             | Self::Restore
-            | Self::Promote
+            | Self::Promote(_)
             | Self::Demote
             | Self::SettlePromotion { .. }
             | Self::Fork(_)
@@ -175,7 +205,7 @@ impl Command {
             Self::Stop => "stop",
             Self::Standby => "standby",
             Self::Restore => "restore",
-            Self::Promote => "promote",
+            Self::Promote(_) => "promote",
             Self::Demote => "demote",
             Self::SettlePromotion { .. } => "settle-promotion",
             Self::Fork(_) => "fork",

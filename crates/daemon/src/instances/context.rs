@@ -13,6 +13,7 @@ use super::OpError;
 use super::changes::Changes;
 use super::drivers::Drivers;
 use super::layout::Layout;
+use super::pagers::Pagers;
 use super::slot::{HostPorts, Networking};
 use super::warm::WarmPolicy;
 use crate::store::Store;
@@ -82,6 +83,8 @@ pub struct Context {
     pub changes: Changes,
     /// Forks that are prepared ahead.
     pub warm: WarmPolicy,
+    /// What fills the memory of machines page by page.
+    pub pagers: Arc<Pagers>,
     /// The wall clock.
     pub now: fn() -> UnixMillis,
 }

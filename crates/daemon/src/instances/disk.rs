@@ -197,6 +197,9 @@ fn emptied(dir: &Path) -> Result<PathBuf, OpError> {
 pub(super) fn remove_image(dir: &Path) -> Result<(), OpError> {
     match Image::open(dir) {
         Ok(image) => Ok(image.remove()?),
+        // Hot pages of an image lie beside it.
+        Err(_) if dir.is_file() => std::fs::remove_file(dir)
+            .map_err(OpError::disk(format!("cannot remove {}", dir.display()))),
         Err(_) => remove_tree(dir),
     }
 }

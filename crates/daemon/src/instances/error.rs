@@ -5,6 +5,7 @@ use hypervisor::VmmError;
 use memory::ImageError;
 use model::Refusal;
 use network::NetworkError;
+use pager::PagerError;
 
 use crate::store::StoreError;
 
@@ -46,6 +47,12 @@ pub enum OpError {
     /// The memory image failed.
     #[error("the memory image failed")]
     Memory(#[from] ImageError),
+    /// The pager of the memory failed.
+    #[error("the pager of its memory failed")]
+    Pager(#[from] PagerError),
+    /// The pager had the machine killed.
+    #[error("its memory cannot be served: {0}")]
+    Unserved(String),
     /// The network failed.
     #[error("the network failed")]
     Network(#[from] NetworkError),

@@ -10,19 +10,23 @@ use std::collections::VecDeque;
 use hypervisor::RamUse;
 use memory::{How, Image, Owned};
 use model::{
-    ForkMode, ForkPlan, ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, MemoryOrigin,
-    Name, PolicyPatch, Target, VmmFact, fork_names, inherit, plan_fork,
+    Backend, ForkMode, ForkPlan, ImageId, InstanceId, InstanceRecord, Intent, MemoryMode,
+    MemoryOrigin, Name, PolicyPatch, Target, VmmFact, fork_names, inherit, plan_fork,
 };
 use tracing::warn;
 
 use super::actor::Actor;
 use super::command::{Birth, ForkOrder, ForkSlot, MadeForks};
 use super::layout::InstanceDir;
+use super::pagers::HotOrder;
 use super::standby::{blocking, blocking_op, check_vmm};
 use super::warm::WarmFork;
 use super::{OpError, chain, disk};
 use crate::entropy;
 use crate::store::{ForkRow, StoreError};
+
+/// What is made, and what its RAM comes from.
+type Planned = (ForkPlan, Backend);
 
 impl Actor {
     /// Records the forks of one request and hands them their bytes.
@@ -30,12 +34,13 @@ impl Actor {
         self.look().await;
         let plan = plan_fork(order.ask, self.state())?;
         let names = fork_names(&order.name, plan.count)?;
-        let slots = self.make_planned(&order, plan, names).await;
+        let backend = self.fork_backend(order.memory_backend, plan).await?;
+        let slots = self.make_planned(&order, (plan, backend), names).await;
         if !self.record.template {
             // Only templates keep their memory loaded, and this did not become one.
             self.hold = None;
         } else if plan.target == Target::Running {
-            self.refill_warm();
+            self.refill_warm().await;
         }
         Ok(MadeForks {
             slots: slots?,
@@ -46,12 +51,15 @@ impl Actor {
     async fn make_planned(
         &mut self,
         order: &ForkOrder,
-        plan: ForkPlan,
+        plan: Planned,
         names: Vec<Name>,
     ) -> Result<Vec<ForkSlot>, OpError> {
-        match plan.mode {
+        match plan.0.mode {
             ForkMode::Share { .. } => {
-                self.ensure_hold().await?;
+                // Pagers read the files themselves.
+                if plan.1 == Backend::File {
+                    self.ensure_hold().await?;
+                }
                 let image = self.record.standby.clone().ok_or(OpError::NotFound)?;
                 self.fork_from_image(order, plan, names, Some(image)).await
             }
@@ -69,7 +77,7 @@ impl Actor {
     async fn fork_running(
         &mut self,
         order: &ForkOrder,
-        plan: ForkPlan,
+        plan: Planned,
         names: Vec<Name>,
     ) -> Result<Vec<ForkSlot>, OpError> {
         let image = entropy::image_id();
@@ -131,17 +139,17 @@ impl Actor {
     async fn fork_from_image(
         &mut self,
         order: &ForkOrder,
-        plan: ForkPlan,
+        (plan, backend): Planned,
         names: Vec<Name>,
         image: Option<ImageId>,
     ) -> Result<Vec<ForkSlot>, OpError> {
         let mut warm = match (plan.mode, plan.target) {
-            (ForkMode::Share { .. }, Target::Running) => self.take_warm(names.len()).await,
+            (ForkMode::Share { .. }, Target::Running) => self.take_warm(names.len(), backend).await,
             _ => VecDeque::new(),
         };
         let ids: Vec<InstanceId> = warm.iter().map(|fork| fork.id.clone()).collect();
         let rows = match self
-            .record_forks(order, plan, names, ids, image.as_ref())
+            .record_forks(order, (plan, backend), names, ids, image.as_ref())
             .await
         {
             Ok(rows) => rows,
@@ -160,11 +168,12 @@ impl Actor {
                 (fork, _) => given.push((row, fork)),
             }
         }
+        let orders = self.hot_orders(plan, image.as_ref(), &given);
         let source = self.dir.clone();
         let layout = self.ctx.layout.clone();
         let vmm = self.record.spec.hypervisor.clone();
         let slots = blocking_op(move || {
-            let give = |(row, warm): (ForkRow, Option<WarmFork>)| {
+            let give = |((row, warm), hot): ((ForkRow, Option<WarmFork>), Option<HotOrder>)| {
                 let dir = layout.instance(&row.record.id);
                 let name = row.record.name.clone();
                 let handed = match (row.refused, &warm) {
@@ -173,10 +182,20 @@ impl Actor {
                     (None, Some(_)) => Ok(Owned::Linked),
                     (None, None) => hand_over(&source, image.as_ref(), &vmm, &dir, plan.target),
                 };
-                let made = handed.map(|owned| (row.record.clone(), birth(plan, warm, owned)));
+                let made = handed.map(|owned| {
+                    let birth = Birth {
+                        ram: ram_use(plan),
+                        backend,
+                        hot: hot.filter(|_| warm.is_none()),
+                        target: plan.target,
+                        warm,
+                        owned,
+                    };
+                    (row.record.clone(), birth)
+                });
                 (row.record, ForkSlot { name, made })
             };
-            Ok(given.into_iter().map(give).collect::<Vec<_>>())
+            Ok(given.into_iter().zip(orders).map(give).collect::<Vec<_>>())
         })
         .await?;
         let mut answer = Vec::with_capacity(slots.len());
@@ -189,11 +208,27 @@ impl Actor {
         Ok(answer)
     }
 
+    /// What each fork is to have of the hot pages; a machine that was prepared has had it.
+    fn hot_orders(
+        &self,
+        plan: ForkPlan,
+        image: Option<&ImageId>,
+        given: &[(ForkRow, Option<WarmFork>)],
+    ) -> Vec<Option<HotOrder>> {
+        let image = image.filter(|_| matches!(plan.mode, ForkMode::Share { .. }));
+        let prefetch = self.record.spec.memory.prefetch;
+        let order = |warm: &Option<WarmFork>| match (warm, image) {
+            (None, Some(image)) => Some(self.ctx.pagers.hot_order(&self.dir, image, prefetch)),
+            _ => None,
+        };
+        given.iter().map(|(_, warm)| order(warm)).collect()
+    }
+
     /// One transaction: the promotion, if the plan has one, and every fork's record.
     async fn record_forks(
         &mut self,
         order: &ForkOrder,
-        plan: ForkPlan,
+        (plan, backend): Planned,
         names: Vec<Name>,
         warm: Vec<InstanceId>,
         image: Option<&ImageId>,
@@ -219,9 +254,10 @@ impl Actor {
             .into_iter()
             .zip(ids)
             .map(|(name, id)| {
-                let memory = memory_of(plan, image);
+                let memory = memory_of(plan, backend, image);
                 let mut record = inherit(&heir_of, id, name, parent.clone(), memory, now);
                 record.spec.env.extend(order.env.clone());
+                record.spec.memory.backend = order.memory_backend.or(record.spec.memory.backend);
                 let network = &mut record.spec.network;
                 network.policy = order.network.applied_to(&network.policy);
                 if let Some(tags) = &order.tags {
@@ -284,7 +320,7 @@ fn settle_source(
     Ok(())
 }
 
-fn memory_of(plan: ForkPlan, image: Option<&ImageId>) -> MemoryOrigin {
+fn memory_of(plan: ForkPlan, backend: Backend, image: Option<&ImageId>) -> MemoryOrigin {
     let mode = match (plan.mode, plan.target) {
         (_, Target::Stopped) | (ForkMode::Disk, _) => return MemoryOrigin::booted(),
         (ForkMode::Copy, _) => MemoryMode::Copied,
@@ -293,21 +329,16 @@ fn memory_of(plan: ForkPlan, image: Option<&ImageId>) -> MemoryOrigin {
     MemoryOrigin {
         mode,
         image_id: image.cloned(),
+        backend: Some(backend),
     }
 }
 
-fn birth(plan: ForkPlan, warm: Option<WarmFork>, owned: Owned) -> Birth {
-    let ram = match (plan.mode, plan.target) {
+fn ram_use(plan: ForkPlan) -> Option<RamUse> {
+    match (plan.mode, plan.target) {
         (_, Target::Stopped) | (ForkMode::Disk, _) => None,
         (ForkMode::Share { .. }, _) => Some(RamUse::Fork),
         (ForkMode::Copy, _) => Some(RamUse::Copied),
         (ForkMode::Capture, _) => Some(RamUse::Own),
-    };
-    Birth {
-        ram,
-        target: plan.target,
-        warm,
-        owned,
     }
 }
 

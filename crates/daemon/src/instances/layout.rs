@@ -80,6 +80,12 @@ impl Layout {
         self.root.join("network.mark")
     }
 
+    /// What serves memory images page by page, by image.
+    #[must_use]
+    pub fn pagers(&self) -> PathBuf {
+        self.root.join("pagers")
+    }
+
     /// All instances.
     #[must_use]
     pub fn instances(&self) -> PathBuf {
@@ -129,6 +135,12 @@ impl InstanceDir {
             console: self.log(LogSource::Console),
             app: self.log(LogSource::App),
         }
+    }
+
+    /// Where a VMM hands its memory over to a pager, while it does.
+    #[must_use]
+    pub fn pager_socket(&self) -> PathBuf {
+        self.root.join("pager.sock")
     }
 
     /// All memory images that the instance has a hand on.

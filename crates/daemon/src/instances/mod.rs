@@ -4,6 +4,7 @@
 //! the mailbox of the instance's actor. This module knows neither HTTP nor JSON.
 
 mod actor;
+mod backend;
 mod birth;
 mod boot;
 mod changes;
@@ -18,6 +19,7 @@ mod fork;
 mod identity;
 mod journal;
 mod layout;
+mod pagers;
 mod published;
 mod recover;
 mod registry;
@@ -32,11 +34,15 @@ mod waiting;
 mod warm;
 
 pub use changes::Changes;
-pub use command::{ForkOrder, ForkResult, Patch, StartOverrides};
+pub use command::{ForkMemory, ForkOrder, ForkResult, Patch, StartOverrides};
 pub use context::{BootFiles, Context};
 pub use drivers::Drivers;
 pub use error::{OpError, chain};
 pub use layout::{InstanceDir, Layout, LogSource};
+pub use pagers::{
+    EventSink, Figures, HotStore, ImagePager, Paged, PagerHost, PagerPolicy, PagerTotals, Pagers,
+    Place, Totals,
+};
 pub use published::Published;
 pub use registry::Instances;
 pub use slot::{HostPorts, Networking, held};

@@ -7,6 +7,8 @@ use guest::Link;
 use hypervisor::Vm;
 use model::{PhaseClock, State};
 
+use super::pagers::Paged;
+
 /// The published snapshot of one instance.
 #[derive(Clone)]
 pub struct Published {
@@ -26,6 +28,8 @@ pub struct Published {
     pub link: Option<Link>,
     /// The VM, while there is one.
     pub vm: Option<Arc<dyn Vm>>,
+    /// It gets its memory from a pager.
+    pub paged: Option<Arc<Paged>>,
     /// Bytes of template memory that are held loaded for forks.
     pub held_bytes: u64,
     /// VMs of forks that are prepared ahead.

@@ -1,11 +1,14 @@
 //! After a restart: each actor compares its record with what it finds, and finishes or
 //! undoes what was under way. The decision is `model::repair`; here are the deeds.
 
+use std::sync::Arc;
+
 use memory::Image;
-use model::{ExitInfo, GuestFact, ImageId, Intent, Repair, Survivor, VmmFact, repair};
+use model::{Backend, ExitInfo, GuestFact, ImageId, Intent, Repair, Survivor, VmmFact, repair};
 use tracing::{info, warn};
 
 use super::actor::Actor;
+use super::pagers::Found;
 use super::standby::resume_guest;
 use super::{OpError, chain, disk, identity};
 
@@ -29,6 +32,7 @@ impl Actor {
                 return;
             }
         }
+        self.find_pager().await;
         self.look().await;
         let survivor = match self.vmm {
             VmmFact::Absent => Survivor::None,
@@ -53,6 +57,49 @@ impl Actor {
         }
         self.drop_unused_images();
         self.show();
+    }
+
+    /// A machine whose memory nobody serves must not go on: its threads would wait for ever.
+    async fn find_pager(&mut self) {
+        let (Some(Backend::Uffd), Some(image)) =
+            (self.record.memory.backend, self.record.base.clone())
+        else {
+            return;
+        };
+        let pagers = Arc::clone(&self.ctx.pagers);
+        let lost = match &self.vm {
+            None => pagers.failure(&image, &self.id),
+            Some(vm) => match pagers.adopt(&image, &self.id, vm.process().pid).await {
+                Found::Served(paged) => {
+                    self.paged = Some(paged);
+                    None
+                }
+                Found::Complete => None,
+                Found::Lost(reason) => {
+                    if let Err(error) = vm.kill().await {
+                        warn!(instance = %self.id, why = %chain(&error), "a VMM without a pager cannot be ended");
+                    }
+                    Some(reason)
+                }
+            },
+        };
+        let Some(reason) = lost else { return };
+        let words = OpError::Unserved(reason).to_string();
+        warn!(instance = %self.id, why = %words, "it was killed");
+        self.journal.note(&words);
+        let exit = ExitInfo {
+            code: None,
+            message: Some(words),
+        };
+        let told = self.save(move |record| {
+            record.exit.get_or_insert(exit);
+            Ok(())
+        });
+        if let Err(error) = told.await {
+            warn!(instance = %self.id, why = %chain(&error), "cannot record why it was killed");
+        }
+        // What of it is left is looked for as that of any machine that has ended.
+        self.forget_vm();
     }
 
     async fn mend(&mut self, repair: Repair, intent: Option<Intent>) -> Result<(), OpError> {

@@ -12,9 +12,10 @@ use tracing::{error, info};
 
 use super::actor::Actor;
 use super::changes::Changes;
-use super::command::{Command, Envelope, MAILBOX, Outcome, Patch, StartOverrides};
+use super::command::{Command, Envelope, ForkMemory, MAILBOX, Outcome, Patch, StartOverrides};
 use super::context::Context;
 use super::drivers::Drivers;
+use super::pagers::Pagers;
 use super::published::Published;
 use super::slot::Networking;
 use super::sweep::{Swept, sweep};
@@ -60,6 +61,7 @@ impl Instances {
             ctx: Arc::clone(&ctx),
             actors: Mutex::new(HashMap::new()),
         });
+        ctx.pagers.find().await;
         let entries = ctx.store.run(|store| store.instances()).await?;
         let mut known = HashSet::new();
         let mut records = Vec::new();
@@ -219,6 +221,12 @@ impl Instances {
         boot.is_some_and(|boot| boot.kernel(format).is_some())
     }
 
+    /// What fills the memory of machines page by page.
+    #[must_use]
+    pub fn pagers(&self) -> &Arc<Pagers> {
+        &self.ctx.pagers
+    }
+
     /// Where instances are connected.
     #[must_use]
     pub fn network(&self) -> &Networking {
@@ -275,9 +283,18 @@ impl Instances {
         Ok(())
     }
 
-    /// Marks an instance as template.
-    pub async fn promote(&self, id: &InstanceId) -> Result<(), OpError> {
-        self.call(id, Command::Promote).await.map(drop)
+    /// Marks an instance as template; `forks` holds for its forks to come.
+    pub async fn promote(&self, id: &InstanceId, forks: ForkMemory) -> Result<(), OpError> {
+        self.call(id, Command::Promote(forks)).await.map(drop)
+    }
+
+    /// Notes that a command has run in the guest: what a fork touches until its first one is hot.
+    pub fn executed(&self, id: &InstanceId) {
+        if let Ok(handle) = self.handle(id)
+            && let Some(paged) = &handle.published.borrow().paged
+        {
+            paged.executed();
+        }
     }
 
     /// Removes the template mark.

@@ -1,8 +1,10 @@
 //! Going to sleep and waking up.
 
-use hypervisor::{Driver, Nic, RamUse, RestorePlan, Vm, VmmError, Wake};
+use hypervisor::{Driver, MemoryBackend, Nic, RamUse, RestorePlan, Vm, VmmError, Wake};
 use memory::{Draft, How, Image, ManifestFacts, NewDisk};
-use model::{ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, UnixMillis, VmmFact};
+use model::{
+    Backend, ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, UnixMillis, VmmFact,
+};
 use protocol::Identity;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use tracing::warn;
 use super::actor::{Actor, Up};
 use super::context::{QUIESCE_DEADLINE, RESUME_DEADLINE, THAW_DEADLINE};
 use super::layout::InstanceDir;
+use super::pagers::{HotOrder, Paged, Pagers, Paging};
 use super::{OpError, chain, disk, identity};
 use crate::entropy;
 
@@ -183,7 +186,8 @@ impl Actor {
             return Err(OpError::NotFound);
         };
         let ram = self.ram_use(&image);
-        let awake = match self.wake(&image, ram, false).await {
+        // It is alone on its image: what a pager fills would be written out again by its next standby.
+        let awake = match self.wake(&image, ram, Source::FILE, false).await {
             Ok(()) => self.record_awake(image).await,
             Err(error) => Err(error),
         };
@@ -220,6 +224,9 @@ impl Actor {
         let now = (self.ctx.now)();
         self.save(move |record| {
             now_awake(record, image, now);
+            if record.memory.backend.is_some() {
+                record.memory.backend = Some(Backend::File);
+            }
             Ok(())
         })
         .await
@@ -231,6 +238,7 @@ impl Actor {
         &mut self,
         image: &ImageId,
         ram: RamUse,
+        source: Source,
         new_machine: bool,
     ) -> Result<(), OpError> {
         let ctx = Arc::clone(&self.ctx);
@@ -242,21 +250,53 @@ impl Actor {
             image: image.clone(),
             root: ctx.root_disk(&self.record.spec)?,
             ram,
+            source,
             driver: Arc::clone(self.driver()?),
             nic: self.take_slot().await?,
         };
-        let vm = restoring.restore().await?;
+        let (vm, paged) = restoring.restore(&ctx.pagers).await?;
         // What the guest does from here on, its hook above all, may take as long as it likes.
         drop(permit);
         self.vm = Some(Arc::clone(&vm));
+        self.paged = paged;
         self.vmm = VmmFact::Paused;
         self.show_busy();
         let identity = identity::identity(&self.record, &image_record, &ctx.zone, new_machine);
-        let up = resume_guest(&vm, identity).await?;
+        let up = self.explained(resume_guest(&vm, identity).await)?;
+        if let Some(paged) = &self.paged {
+            paged.ready();
+        }
         self.look().await;
         self.take_guest(up);
         Ok(())
     }
+}
+
+impl Actor {
+    /// A guest that fell silent because its memory could not be served did not fail by itself.
+    pub(super) fn explained<T>(&self, result: Result<T, OpError>) -> Result<T, OpError> {
+        let failure = self.paged.as_ref().and_then(|paged| paged.failure());
+        match (result, failure) {
+            (Err(_), Some(reason)) => Err(OpError::Unserved(reason)),
+            (result, _) => result,
+        }
+    }
+}
+
+/// What the RAM of a machine that wakes comes from.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub backend: Backend,
+    /// What it is to have of its template's hot pages.
+    pub hot: Option<HotOrder>,
+}
+
+impl Source {
+    /// The image's files.
+    pub(super) const FILE: Self = Self {
+        backend: Backend::File,
+        hot: None,
+    };
 }
 
 /// What the record of a machine that has woken from `image` says.
@@ -277,6 +317,7 @@ pub(super) struct Restoring {
     pub image: ImageId,
     pub root: PathBuf,
     pub ram: RamUse,
+    pub source: Source,
     pub nic: Option<Nic>,
     /// Of the VMM that the image was made by.
     pub driver: Arc<dyn Driver>,
@@ -284,7 +325,36 @@ pub(super) struct Restoring {
 
 impl Restoring {
     /// Makes the disk chain and starts the VMM on the image.
-    pub(super) async fn restore(self) -> Result<Arc<dyn Vm>, OpError> {
+    pub(super) async fn restore(
+        mut self,
+        pagers: &Arc<Pagers>,
+    ) -> Result<(Arc<dyn Vm>, Option<Arc<Paged>>), OpError> {
+        let source = std::mem::replace(&mut self.source, Source::FILE);
+        let (memory, paging) = match source.backend {
+            Backend::File => (MemoryBackend::File, None),
+            Backend::Uffd => {
+                let socket = self.dir.pager_socket();
+                let paging = Paging {
+                    vm: self.id.clone(),
+                    image: self.image.clone(),
+                    image_dir: self.dir.image(&self.image),
+                    socket: socket.clone(),
+                    hot: source.hot,
+                };
+                (MemoryBackend::Pager { socket }, Some(paging))
+            }
+        };
+        let start = self.start(memory);
+        match paging {
+            None => Ok((start.await?, None)),
+            Some(paging) => {
+                let (vm, paged) = pagers.attach(paging, start).await?;
+                Ok((vm, Some(paged)))
+            }
+        }
+    }
+
+    async fn start(self, memory: MemoryBackend) -> Result<Arc<dyn Vm>, OpError> {
         let dir = self.dir.clone();
         let image_dir = self.dir.image(&self.image);
         let durable = self.dir.clone();
@@ -305,7 +375,7 @@ impl Restoring {
             logs: self.dir.log_files(),
             nic: self.nic,
             ram: self.ram,
-            memory: hypervisor::MemoryBackend::File,
+            memory,
             wake: Wake::Running,
         };
         // The new chain holds what the guest will write. It gets durable beside the start of

@@ -5,6 +5,7 @@ use tracing::warn;
 
 use super::actor::Actor;
 use super::context::{POWER_OFF_DEADLINE, STOP_GRACE};
+use super::standby::image_id;
 use super::{OpError, chain, disk};
 use crate::store::StoreError;
 
@@ -113,8 +114,10 @@ impl Actor {
         let Ok(entries) = std::fs::read_dir(self.dir.memory()) else {
             return;
         };
+        let kept_hint = keep.map(|id| pager::HotPages::path(&self.dir.memory(), &image_id(id)));
         for entry in entries.flatten() {
-            if keep.is_some_and(|id| entry.file_name() == id.as_str()) {
+            let kept = keep.is_some_and(|id| entry.file_name() == id.as_str());
+            if kept || kept_hint.as_ref() == Some(&entry.path()) {
                 continue;
             }
             if let Err(error) = disk::remove_image(&entry.path()) {

@@ -1,31 +1,66 @@
 //! Promotion and demotion: one transaction each, and the memory that is kept loaded
 //! for the forks to come.
 
-use model::{Operation, State, admit};
+use memory::Image;
+use model::{Backend, Operation, Prefetch, State, admit};
 
 use super::OpError;
 use super::actor::Actor;
-use super::standby::check_vmm;
+use super::command::ForkMemory;
+use super::standby::{blocking, check_vmm};
 use crate::store::StoreError;
 
 impl Actor {
     /// Standby → Template. The image is verified and loaded first: a template that
     /// could not be forked would be no template.
-    pub(super) async fn promote(&mut self) -> Result<(), OpError> {
+    pub(super) async fn promote(&mut self, forks: ForkMemory) -> Result<(), OpError> {
         self.allowed(Operation::Promote).await?;
+        self.check_wish(forks.backend)?;
         let state = self.state();
-        self.ensure_hold().await?;
+        let before = self.record.spec.memory;
+        self.record.spec.memory = forks.applied_to(before);
+        let ready = self.make_ready().await;
+        self.record.spec.memory = before;
+        ready?;
         let saved = self
-            .save_counted(move |record, forks| {
-                admit(Operation::Promote, state, forks).map_err(StoreError::from)?;
+            .save_counted(move |record, count| {
+                admit(Operation::Promote, state, count).map_err(StoreError::from)?;
                 record.template = true;
+                record.spec.memory = forks.applied_to(record.spec.memory);
                 Ok(())
             })
             .await;
-        if saved.is_err() {
-            self.hold = None;
+        match &saved {
+            Ok(()) => self.heed_prefetch(forks),
+            Err(_) => self.hold = None,
         }
         saved
+    }
+
+    /// Has what forks that want nothing will need: the image loaded, or at least intact.
+    async fn make_ready(&mut self) -> Result<(), OpError> {
+        if self.usual_backend().await? == Backend::File {
+            return self.ensure_hold().await;
+        }
+        let Some(image) = self.record.standby.clone() else {
+            return Ok(());
+        };
+        let (dir, verified) = (self.dir.image(&image), self.ctx.verified.clone());
+        // RAM is checked by the pager, piece by piece.
+        blocking(move || Image::open(&dir)?.verify_state_and_disks(&verified)).await
+    }
+
+    /// A new recording begins with nothing.
+    pub(super) fn heed_prefetch(&self, forks: ForkMemory) {
+        if forks.prefetch == Some(Prefetch::Record) {
+            self.forget_hot_pages();
+        }
+    }
+
+    fn forget_hot_pages(&self) {
+        if let Some(image) = &self.record.standby {
+            self.ctx.pagers.forget_hot_pages(&self.dir, image);
+        }
     }
 
     /// Template → Standby, unless forks live. Forks are counted in the same transaction,
@@ -41,6 +76,7 @@ impl Actor {
         .await?;
         self.drop_warm().await;
         self.hold = None;
+        self.forget_hot_pages();
         Ok(())
     }
 
@@ -68,6 +104,7 @@ impl Actor {
         if !self.record.template {
             self.drop_warm().await;
             self.hold = None;
+            self.forget_hot_pages();
         }
         Ok(())
     }

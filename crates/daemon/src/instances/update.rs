@@ -17,6 +17,8 @@ impl Actor {
             spec.tags = tags;
         }
         spec.env.extend(patch.env);
+        self.check_wish(patch.memory.backend)?;
+        spec.memory = patch.memory.applied_to(spec.memory);
         if !spec.network.enabled && patch.network != PolicyPatch::default() {
             return Err(Refusal::request("the instance has no network").into());
         }
@@ -41,6 +43,9 @@ impl Actor {
             .await;
         if let (Err(_), Some(lease)) = (&saved, changed) {
             self.put_back(lease, &before, &after).await;
+        }
+        if saved.is_ok() {
+            self.heed_prefetch(patch.memory);
         }
         saved
     }

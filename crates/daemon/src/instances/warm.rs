@@ -17,7 +17,7 @@ use guest::{Events, Link};
 use hypervisor::{RamUse, Vm, VmStatus};
 use memory::Owned;
 use model::network::Policy;
-use model::{ImageId, InstanceId, InstanceSpec, Target};
+use model::{Backend, ImageId, InstanceId, InstanceSpec, Target};
 use network::Lease;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -28,7 +28,8 @@ use super::actor::Actor;
 use super::context::{Context, RESUME_DEADLINE};
 use super::fork::hand_over;
 use super::layout::InstanceDir;
-use super::standby::{Restoring, blocking_op};
+use super::pagers::Paged;
+use super::standby::{Restoring, Source, blocking_op};
 use super::{OpError, chain, disk, slot};
 use crate::entropy;
 
@@ -50,6 +51,8 @@ pub(super) struct WarmVm {
     pub vm: Arc<dyn Vm>,
     pub link: Link,
     pub events: Events,
+    /// It gets its memory from a pager.
+    pub paged: Option<Arc<Paged>>,
     pub seat: Option<Box<Seat>>,
     /// How it came to own its memory image.
     pub owned: Owned,
@@ -64,6 +67,7 @@ pub(super) struct Seat {
 /// A warm fork, ready or on its way.
 pub(super) struct WarmFork {
     pub id: InstanceId,
+    backend: Backend,
     stage: Stage,
 }
 
@@ -174,11 +178,16 @@ impl WarmPool {
 }
 
 impl Actor {
-    /// Takes up to `count` warm forks out of the pool.
-    pub(super) async fn take_warm(&mut self, count: usize) -> VecDeque<WarmFork> {
+    /// Takes up to `count` warm forks with RAM from `backend` out of the pool.
+    pub(super) async fn take_warm(&mut self, count: usize, backend: Backend) -> VecDeque<WarmFork> {
         let mut taken = VecDeque::new();
         while taken.len() < count
-            && let Some(fork) = self.warm.forks.pop_front()
+            && let Some(fit) = self
+                .warm
+                .forks
+                .iter()
+                .position(|fork| fork.backend == backend)
+            && let Some(fork) = self.warm.forks.remove(fit)
         {
             let dead = match &fork.stage {
                 Stage::Ready(machine) => {
@@ -201,8 +210,12 @@ impl Actor {
     }
 
     /// Prepares warm forks for the next requests, beside the actor.
-    pub(super) fn refill_warm(&mut self) {
+    pub(super) async fn refill_warm(&mut self) {
         let policy = self.ctx.warm;
+        // Where forks that want nothing are refused, none are prepared.
+        let Ok(backend) = self.usual_backend().await else {
+            return;
+        };
         let (true, Some(image)) = (self.record.template, self.record.standby.clone()) else {
             return;
         };
@@ -217,10 +230,18 @@ impl Actor {
                 source: self.dir.clone(),
                 image: image.clone(),
                 spec: self.record.spec.clone(),
+                source_of_ram: Source {
+                    backend,
+                    hot: Some(self.ctx.pagers.hot_order(
+                        &self.dir,
+                        &image,
+                        self.record.spec.memory.prefetch,
+                    )),
+                },
             };
             let task = tokio::spawn(sapling.grow(hurried));
             let stage = Stage::Growing { hurry, task };
-            self.warm.forks.push_back(WarmFork { id, stage });
+            self.warm.forks.push_back(WarmFork { id, backend, stage });
         }
     }
 
@@ -298,16 +319,17 @@ struct Sapling {
     source: InstanceDir,
     image: ImageId,
     spec: InstanceSpec,
+    source_of_ram: Source,
 }
 
 impl Sapling {
-    async fn grow(self, hurried: oneshot::Receiver<()>) -> Result<WarmVm, OpError> {
+    async fn grow(mut self, hurried: oneshot::Receiver<()>) -> Result<WarmVm, OpError> {
         if let Ok(Err(_)) = tokio::time::timeout(PAUSE, hurried).await {
             return Err(OpError::NotFound);
         }
         let seat = self.take_seat().await?;
         let restored = self.restore(seat.as_deref()).await;
-        let (vm, owned) = match restored {
+        let (vm, paged, owned) = match restored {
             Ok(made) => made,
             Err(error) => {
                 remove(&self.dir, &self.id).await;
@@ -320,6 +342,7 @@ impl Sapling {
                 vm,
                 link,
                 events,
+                paged,
                 seat,
                 owned,
             }),
@@ -343,7 +366,10 @@ impl Sapling {
         Ok(Some(Box::new(Seat { lease, policy })))
     }
 
-    async fn restore(&self, seat: Option<&Seat>) -> Result<(Arc<dyn Vm>, Owned), OpError> {
+    async fn restore(
+        &mut self,
+        seat: Option<&Seat>,
+    ) -> Result<(Arc<dyn Vm>, Option<Arc<Paged>>, Owned), OpError> {
         let root = self.ctx.root_disk(&self.spec)?;
         let (source, dir, image) = (self.source.clone(), self.dir.clone(), self.image.clone());
         let vmm = self.spec.hypervisor.clone();
@@ -357,10 +383,12 @@ impl Sapling {
             image: self.image.clone(),
             root,
             ram: RamUse::Fork,
+            source: std::mem::replace(&mut self.source_of_ram, Source::FILE),
             nic: seat.map(|seat| slot::nic(&seat.lease)),
             driver: Arc::clone(self.ctx.drivers.named(&self.spec.hypervisor)?),
         };
-        Ok((restoring.restore().await?, owned))
+        let (vm, paged) = restoring.restore(&self.ctx.pagers).await?;
+        Ok((vm, paged, owned))
     }
 }
 

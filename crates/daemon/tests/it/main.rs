@@ -24,6 +24,7 @@ mod network;
 mod observing;
 mod oci;
 mod openapi;
+mod paging;
 mod property;
 mod readers;
 mod recovery;

@@ -64,6 +64,7 @@ pub(crate) fn record(number: u8, name: &str, parent: Option<InstanceId>) -> Inst
             cmd: None,
             post_fork: None,
             network: Default::default(),
+            memory: Default::default(),
         },
         parent,
         template: false,

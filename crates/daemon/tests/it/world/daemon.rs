@@ -8,7 +8,8 @@ use axum::Router;
 use daemon::http::{AppState, Limits, router};
 use daemon::images::Images;
 use daemon::instances::{
-    BootFiles, Changes, Context, Drivers, HostPorts, Instances, Networking, OpError, Swept, held,
+    BootFiles, Changes, Context, Drivers, HostPorts, Instances, Networking, OpError, Pagers, Swept,
+    held,
 };
 use daemon::store::Store;
 use daemon::tokens::Tokens;
@@ -120,8 +121,10 @@ fn context(world: &World) -> Arc<Context> {
     let agents = Arc::new(Agents(Arc::clone(&world.machines)));
     let gated = |name: &str, disk| {
         let fake = FakeDriver::new(world.host.clone(), agents.clone(), Arc::clone(&loader));
+        let fake = fake.of_kind(name, disk);
         Arc::new(GatedDriver {
-            inner: Arc::new(fake.of_kind(name, disk)),
+            // As with the real ones, one of the two can get memory from a pager.
+            inner: Arc::new(if name == RAW { fake.with_pager() } else { fake }),
             parts: Parts {
                 gate: Arc::clone(&world.gate),
                 machines: Arc::clone(&world.machines),
@@ -129,6 +132,7 @@ fn context(world: &World) -> Arc<Context> {
             home: Handle::current(),
         })
     };
+    let pagers = Pagers::new(Arc::new(world.pagers.clone()), &world.layout, world.paging);
     let mut drivers = Drivers::new(world.vmm)
         .with(gated(OVERLAYS, DiskFormat::Qcow2))
         .without("absent", "there is none in any test");
@@ -158,6 +162,7 @@ fn context(world: &World) -> Arc<Context> {
         ports: Arc::new(NoPorts),
         changes: Changes::default(),
         warm: world.warm,
+        pagers,
         now,
     })
 }

@@ -11,16 +11,17 @@ mod guests;
 mod http;
 mod look;
 mod machines;
+mod pagers;
 mod verbs;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::daemon::instances::{Layout, WarmPolicy};
+use ::daemon::instances::{Layout, PagerPolicy, WarmPolicy};
 use ::daemon::store::{ImageRecord, Store};
 use hypervisor::fake::FakeHost;
-use model::UnixMillis;
+use model::{BackendWish, UnixMillis};
 use tempfile::TempDir;
 
 pub(crate) use daemon::Daemon;
@@ -28,6 +29,7 @@ pub(crate) use gate::{Gate, When};
 pub(crate) use http::{Answer, request};
 pub(crate) use look::names;
 pub(crate) use machines::{Machines, Pretence};
+pub(crate) use pagers::{FakePagers, TOUCHED};
 pub(crate) use verbs::PATIENCE;
 
 /// Name of the image that every world has.
@@ -51,6 +53,14 @@ pub(crate) const STARTS: usize = 4;
 /// Size of the writable disk of instances.
 pub(crate) const OVERLAY: &str = "16MB";
 
+/// Pagers for what needs them, for no longer than that.
+pub(crate) const PAGING: PagerPolicy = PagerPolicy {
+    backend: BackendWish::Auto,
+    graduate_after: None,
+    graduate_rate: 1 << 20,
+    linger: Duration::ZERO,
+};
+
 pub(crate) struct World {
     _dir: TempDir,
     pub(crate) layout: Layout,
@@ -66,6 +76,10 @@ pub(crate) struct World {
     vmm: &'static str,
     /// Whether daemons find the VMM of whole files.
     pub(crate) has_raw: bool,
+    /// Its pagers.
+    pub(crate) pagers: FakePagers,
+    /// What its daemons want of them.
+    pub(crate) paging: PagerPolicy,
     /// The records as they are on disk, beside the daemon.
     pub(crate) records: Arc<Store>,
     daemon: Option<Daemon>,
@@ -91,6 +105,15 @@ impl World {
     pub(crate) async fn with_warm_forks(forks: usize, idle: Duration) -> Self {
         let mut world = Self::without_daemon();
         world.warm = WarmPolicy { forks, idle };
+        world.start_daemon().await;
+        world
+    }
+
+    /// As [`World::new`], with a VMM whose machines can get their memory from pagers.
+    pub(crate) async fn with_pagers(policy: PagerPolicy) -> Self {
+        let mut world = Self::without_daemon();
+        world.vmm = RAW;
+        world.paging = policy;
         world.start_daemon().await;
         world
     }
@@ -141,6 +164,8 @@ impl World {
             },
             vmm: OVERLAYS,
             has_raw: true,
+            pagers: FakePagers::default(),
+            paging: PAGING,
             records,
             daemon: None,
         }

@@ -1,0 +1,102 @@
+//! How forks come by their memory, as the configuration has it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use model::{BackendWish, ByteSize};
+use serde::Deserialize;
+
+use crate::instances::PagerPolicy;
+
+use super::Given;
+
+/// A fork that has lived for ten minutes is no passing job: it is worth its memory.
+const DEFAULT_GRADUATE_AFTER: Duration = Duration::from_secs(600);
+/// Completes 1 GiB in 16 s with a few percent of a core.
+const DEFAULT_GRADUATE_RATE: ByteSize = ByteSize::mib(64);
+/// A pager starts in some 20 ms; jobs that fork one machine after the other need not pay that each time.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// What the memory of forks comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum MemoryBackend {
+    /// What fits the memory image.
+    Auto,
+    /// Files.
+    File,
+    /// A pager, where the VMM can.
+    Uffd,
+}
+
+/// How forks come by their memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PagerConfig {
+    /// When, and for how long.
+    pub policy: PagerPolicy,
+    /// Who pagers run as.
+    pub uid: Option<u32>,
+}
+
+impl PagerConfig {
+    pub(super) fn of(given: &Given) -> Result<Self> {
+        let after = match given.graduate_after.as_deref() {
+            Some(text) => {
+                model::parse_duration(text).with_context(|| format!("graduate_after {text:?}"))?
+            }
+            None => DEFAULT_GRADUATE_AFTER,
+        };
+        let rate: ByteSize = match given.graduate_rate.as_deref() {
+            Some(text) => text
+                .parse()
+                .with_context(|| format!("graduate_rate {text:?}"))?,
+            None => DEFAULT_GRADUATE_RATE,
+        };
+        if rate.bytes() == 0 {
+            bail!(
+                "graduate_rate is 0, so nothing would ever be complete; give graduate_after 0s to never complete machines"
+            );
+        }
+        Ok(Self {
+            policy: PagerPolicy {
+                backend: match given.memory_backend {
+                    None | Some(MemoryBackend::Auto) => BackendWish::Auto,
+                    Some(MemoryBackend::File) => BackendWish::File,
+                    Some(MemoryBackend::Uffd) => BackendWish::Uffd,
+                },
+                graduate_after: (!after.is_zero()).then_some(after),
+                graduate_rate: rate.bytes(),
+                linger: LINGER,
+            },
+            uid: given.pager_uid,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_completed_unless_the_configuration_says_never() {
+        let default = PagerConfig::of(&Given::default()).unwrap().policy;
+        assert_eq!(default.backend, BackendWish::Auto);
+        assert_eq!(default.graduate_after, Some(DEFAULT_GRADUATE_AFTER));
+        let never = Given {
+            graduate_after: Some("0s".to_owned()),
+            memory_backend: Some(MemoryBackend::Uffd),
+            graduate_rate: Some("8MB".to_owned()),
+            ..Given::default()
+        };
+        let never = PagerConfig::of(&never).unwrap().policy;
+        assert_eq!(never.graduate_after, None);
+        assert_eq!(never.backend, BackendWish::Uffd);
+        assert_eq!(never.graduate_rate, 8 << 20);
+        let stuck = Given {
+            graduate_rate: Some("0MB".to_owned()),
+            ..Given::default()
+        };
+        assert!(PagerConfig::of(&stuck).is_err());
+    }
+}

@@ -1,0 +1,83 @@
+//! What the RAM of forks is to come from, decided in the source's turn by `model::choose_backend`.
+
+use memory::{Encoding, Image};
+use model::{
+    Backend, BackendWish, ForkMode, ForkPlan, ImageId, ImageUse, RamForm, Wishes, choose_backend,
+};
+
+use super::OpError;
+use super::actor::Actor;
+use super::standby::blocking;
+
+impl Actor {
+    /// What the RAM of the planned forks comes from, if the request wants `wish`.
+    pub(super) async fn fork_backend(
+        &self,
+        wish: Option<BackendWish>,
+        plan: ForkPlan,
+    ) -> Result<Backend, OpError> {
+        let usage = match plan.mode {
+            ForkMode::Share { .. } => ImageUse::Shared,
+            ForkMode::Capture => ImageUse::Alone,
+            ForkMode::Copy => ImageUse::Copy,
+            // There is no memory to be had from anywhere.
+            ForkMode::Disk => return Ok(Backend::File),
+        };
+        self.choose(wish, usage).await
+    }
+
+    /// What forks get that want nothing, sharing the image.
+    pub(super) async fn usual_backend(&self) -> Result<Backend, OpError> {
+        self.choose(None, ImageUse::Shared).await
+    }
+
+    /// Refuses a wish that no fork could ever have.
+    pub(super) fn check_wish(&self, wish: Option<BackendWish>) -> Result<(), OpError> {
+        let vmm = self.record.spec.hypervisor.as_str();
+        let pager = self.driver()?.powers().pager;
+        let wishes = Wishes {
+            template: wish,
+            ..Wishes::default()
+        };
+        choose_backend(wishes, PLAIN, ImageUse::Shared, (vmm, pager))?;
+        Ok(())
+    }
+
+    async fn choose(&self, wish: Option<BackendWish>, usage: ImageUse) -> Result<Backend, OpError> {
+        let vmm = self.record.spec.hypervisor.as_str();
+        let pager = self.driver()?.powers().pager;
+        let wishes = Wishes {
+            fork: wish,
+            template: self.record.spec.memory.backend,
+            server: self.ctx.pagers.policy().backend,
+        };
+        let form = match &self.record.standby {
+            // Else it makes no difference how the image looks.
+            Some(image) if pager && usage == ImageUse::Shared => self.ram_form(image).await?,
+            _ => PLAIN,
+        };
+        Ok(choose_backend(wishes, form, usage, (vmm, pager))?)
+    }
+
+    async fn ram_form(&self, image: &ImageId) -> Result<RamForm, OpError> {
+        let dir = self.dir.image(image);
+        blocking(move || {
+            let image = Image::open(&dir)?;
+            let layers = &image.manifest().layers;
+            let mut compressed = false;
+            for layer in layers {
+                compressed |= image.layer(layer)?.encoding() == Encoding::Zstd;
+            }
+            Ok(RamForm {
+                layers: layers.len(),
+                compressed,
+            })
+        })
+        .await
+    }
+}
+
+const PLAIN: RamForm = RamForm {
+    layers: 1,
+    compressed: false,
+};

@@ -1,0 +1,95 @@
+//! Pagers as processes: the daemon's own program in another role, one for each image in use.
+
+use std::io;
+use std::path::PathBuf;
+
+use pager::{Config, Limits, PagerError, Settings, Supervisor};
+use tracing::{info, warn};
+
+use crate::instances::{EventSink, ImagePager, PagerHost, Place};
+
+/// Starts pagers as processes of their own, and finds those of earlier daemons.
+#[derive(Debug, Clone)]
+pub struct PagerProcesses {
+    /// Program that is a pager when started with `role` and one more argument.
+    pub program: PathBuf,
+    /// The word that asks for the role.
+    pub role: String,
+    /// Tells programs apart: pagers of another build take no new machines.
+    pub build: String,
+    /// User and group that pagers become; none = the daemon's own.
+    pub uid: Option<u32>,
+    /// How pages are served.
+    pub settings: Settings,
+    /// How long things may take.
+    pub limits: Limits,
+}
+
+impl PagerHost for PagerProcesses {
+    fn open(&self, place: &Place, on_event: EventSink) -> Result<Box<dyn ImagePager>, PagerError> {
+        let config = Config {
+            program: self.program.clone(),
+            arguments: vec![self.role.clone().into()],
+            image_dir: place.image(),
+            run_dir: place.run(),
+            log: place.log(),
+            uid: self.uid,
+            settings: self.settings,
+            limits: self.limits,
+        };
+        let supervisor = Supervisor::adopt(config, on_event)?;
+        let known = std::fs::read_to_string(place.build()).unwrap_or_default();
+        if known != self.build {
+            self.renew(&supervisor, place);
+        }
+        Ok(Box::new(supervisor))
+    }
+
+    /// The kernel knows: it reports missing pages of what is registered, and of nothing else. The VMM itself holds
+    /// the descriptor that ranges are registered by, so they stay registered when pager and daemon are gone.
+    fn is_complete(&self, pid: i32) -> io::Result<bool> {
+        let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+        Ok(!waits_for_pages(&smaps))
+    }
+}
+
+impl PagerProcesses {
+    /// Old pagers serve the machines they have to the end; those to come get the program of this daemon.
+    fn renew(&self, supervisor: &Supervisor, place: &Place) {
+        let renewed = match supervisor.pids() {
+            Ok(pids) if pids.is_empty() => Ok(()),
+            Ok(pids) => {
+                info!(?pids, "pagers of another build take no new machines");
+                supervisor.upgrade()
+            }
+            Err(error) => Err(error),
+        };
+        let noted = renewed.map_err(io::Error::other);
+        if let Err(error) = noted.and_then(|()| std::fs::write(place.build(), &self.build)) {
+            // They do serve; the next start tries again.
+            warn!(place = %place.root().display(), %error, "the pagers of another build go on");
+        }
+    }
+}
+
+/// Whether a mapping is registered for missing pages, which is `um` among its flags.
+fn waits_for_pages(smaps: &str) -> bool {
+    let mut flags = smaps
+        .lines()
+        .filter_map(|line| line.strip_prefix("VmFlags:"));
+    flags.any(|flags| flags.split_ascii_whitespace().any(|flag| flag == "um"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::waits_for_pages;
+
+    #[test]
+    fn the_flag_is_found_among_others_only() {
+        let mapping = |flags: &str| {
+            format!("7f00-7f10 rw-p 00000000 00:00 0\nRss:  4 kB\nVmFlags: rd wr {flags} ac \n")
+        };
+        assert!(waits_for_pages(&(mapping("mr") + &mapping("um sd"))));
+        assert!(!waits_for_pages(&(mapping("mr") + &mapping("umx uw"))));
+    }
+}

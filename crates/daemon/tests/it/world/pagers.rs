@@ -1,0 +1,356 @@
+//! Pagers that outlive the daemon, without userfaultfd: they take hand-overs, answer first faults, and keep count.
+
+use std::collections::BTreeMap;
+use std::io::{IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use daemon::instances::{EventSink, ImagePager, PagerHost, Place};
+use memory::Image;
+use pager::{Attach, Event, HotPages, Mark, NamedStats, PagerError, VmStats};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+
+/// What every machine touches first, as (first page, pages).
+pub(crate) const TOUCHED: (u64, u64) = (3, 16);
+
+/// Hosts' pagers, by the places of their images. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct FakePagers {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    /// Something has changed.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    images: BTreeMap<PathBuf, Served>,
+    /// Machines that were completed and run on, by what came first of their names.
+    complete: Vec<String>,
+    refuse: Option<String>,
+    /// Nobody is told of ends.
+    slow: bool,
+}
+
+#[derive(Default)]
+struct Served {
+    machines: BTreeMap<String, Machine>,
+    /// Nobody listens while no daemon is there.
+    sink: Option<EventSink>,
+    opened: u32,
+}
+
+#[derive(Clone, Default)]
+struct Machine {
+    record: bool,
+    hot_pages: Option<HotPages>,
+    ready: bool,
+    failed: Option<String>,
+    stats: VmStats,
+}
+
+impl FakePagers {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap()
+    }
+
+    /// Machines that are served, by any pager.
+    pub(crate) fn served(&self) -> Vec<String> {
+        let state = self.lock();
+        let names = state
+            .images
+            .values()
+            .flat_map(|image| image.machines.keys());
+        names.cloned().collect()
+    }
+
+    /// Images that have a pager.
+    pub(crate) fn images(&self) -> usize {
+        self.lock().images.len()
+    }
+
+    /// Times that the pagers of any image were opened.
+    pub(crate) fn openings(&self) -> u32 {
+        self.lock().images.values().map(|image| image.opened).sum()
+    }
+
+    /// What a machine was given to fill ahead, and whether it is recorded.
+    pub(crate) fn order(&self, vm: &str) -> (Option<HotPages>, bool) {
+        let state = self.lock();
+        let mut machines = state.images.values().map(|image| &image.machines);
+        let machine = machines.find_map(|machines| machines.get(vm)).unwrap();
+        (machine.hot_pages.clone(), machine.record)
+    }
+
+    /// The next machine that is handed over is refused.
+    pub(crate) fn refuse_next(&self, reason: &str) {
+        self.lock().refuse = Some(reason.to_owned());
+    }
+
+    /// The memory of `vm` cannot be had. The caller kills it, as pagers do.
+    pub(crate) fn fail(&self, vm: &str, reason: &str) {
+        self.tell(vm, |machine| {
+            machine.failed = Some(reason.to_owned());
+            Event::Failed {
+                vm: vm.to_owned(),
+                reason: reason.to_owned(),
+            }
+        });
+    }
+
+    /// The pager of `vm` was lost, and another one has its machines.
+    pub(crate) fn take_over(&self, vm: &str) {
+        self.tell(vm, |machine| {
+            machine.stats.takeovers += 1;
+            Event::TookOver {
+                vms: 1,
+                took: Duration::from_millis(7),
+            }
+        });
+    }
+
+    /// While `slow`, no pager says that a machine has ended.
+    pub(crate) fn be_slow(&self, slow: bool) {
+        self.lock().slow = slow;
+        self.inner.changed.notify_all();
+    }
+
+    fn tell(&self, vm: &str, event: impl FnOnce(&mut Machine) -> Event) {
+        let mut state = self.lock();
+        let mut images = state.images.values_mut();
+        let image = images
+            .find(|image| image.machines.contains_key(vm))
+            .unwrap();
+        let event = event(image.machines.get_mut(vm).unwrap());
+        if let Some(sink) = &image.sink {
+            sink(event);
+        }
+    }
+
+    /// All pagers are lost while no daemon keeps what would be needed to go on.
+    pub(crate) fn lose_all(&self) {
+        self.lock().images.clear();
+    }
+
+    /// A machine is completed while no daemon is there to hear of it.
+    pub(crate) fn complete(&self, pid: i32, vm: &str) {
+        let mut state = self.lock();
+        for image in state.images.values_mut() {
+            image.machines.remove(vm);
+        }
+        state.complete.push(pid.to_string());
+    }
+
+    fn ended(&self, root: &PathBuf, vm: &str) {
+        let state = self.lock();
+        let mut state = self
+            .inner
+            .changed
+            .wait_while(state, |state| state.slow)
+            .unwrap();
+        if let Some(image) = state.images.get_mut(root)
+            && let Some(machine) = image.machines.remove(vm)
+            && let Some(sink) = &image.sink
+        {
+            sink(Event::Gone(named(vm, &machine)));
+        }
+        self.inner.changed.notify_all();
+    }
+}
+
+fn named(vm: &str, machine: &Machine) -> NamedStats {
+    NamedStats {
+        vm: vm.to_owned(),
+        stats: machine.stats.clone(),
+    }
+}
+
+impl PagerHost for FakePagers {
+    fn open(&self, place: &Place, on_event: EventSink) -> Result<Box<dyn ImagePager>, PagerError> {
+        // As a real one it needs the image and its place.
+        Image::open(&place.image())?;
+        std::fs::metadata(place.run()).map_err(|_| lost("it has no place"))?;
+        let mut state = self.lock();
+        let image = state.images.entry(place.root().to_owned()).or_default();
+        for (vm, machine) in &image.machines {
+            if let Some(reason) = &machine.failed {
+                on_event(Event::Failed {
+                    vm: vm.clone(),
+                    reason: reason.clone(),
+                });
+            }
+        }
+        image.sink = Some(on_event);
+        image.opened += 1;
+        Ok(Box::new(FakePager {
+            pagers: self.clone(),
+            root: place.root().to_owned(),
+        }))
+    }
+
+    fn is_complete(&self, pid: i32) -> std::io::Result<bool> {
+        Ok(self.lock().complete.contains(&pid.to_string()))
+    }
+}
+
+struct FakePager {
+    pagers: FakePagers,
+    root: PathBuf,
+}
+
+impl Drop for FakePager {
+    fn drop(&mut self) {
+        let mut state = self.pagers.lock();
+        if let Some(image) = state.images.get_mut(&self.root) {
+            image.sink = None;
+            if image.machines.is_empty() {
+                state.images.remove(&self.root);
+            }
+        }
+        self.pagers.inner.changed.notify_all();
+    }
+}
+
+impl FakePager {
+    fn with<T>(&self, vm: &str, work: impl FnOnce(&mut Machine) -> T) -> Result<T, PagerError> {
+        let mut state = self.pagers.lock();
+        let image = state.images.get_mut(&self.root);
+        let machine = image.and_then(|image| image.machines.get_mut(vm));
+        machine.map(work).ok_or_else(|| PagerError::Refused {
+            reason: format!("no machine {vm} is served here"),
+        })
+    }
+}
+
+impl ImagePager for FakePager {
+    fn attach(&self, attach: Attach<'_>) -> Result<(), PagerError> {
+        let limit = Timespec {
+            tv_sec: i64::try_from(attach.limit.as_secs()).unwrap(),
+            tv_nsec: 0,
+        };
+        let ready = poll(
+            &mut [PollFd::new(attach.listener, PollFlags::IN)],
+            Some(&limit),
+        );
+        assert!(ready.unwrap() > 0, "nobody came");
+        let accepted = attach.listener.accept();
+        let (mut connection, _) = accepted.map_err(|source| PagerError::Io {
+            action: "accept the VMM's connection",
+            source,
+        })?;
+        let mut faults = UnixStream::from(receive(&connection));
+        if let Some(reason) = self.pagers.lock().refuse.take() {
+            return Err(PagerError::Refused { reason });
+        }
+        let machine = Machine {
+            record: attach.record,
+            stats: VmStats {
+                faults: 1,
+                copied_bytes: 64 << 10,
+                ahead_bytes: attach
+                    .hot_pages
+                    .as_ref()
+                    .map_or(0, |hot| hot.page_count() * 4096),
+                ..VmStats::default()
+            },
+            hot_pages: attach.hot_pages,
+            ..Machine::default()
+        };
+        let vm = attach.vm;
+        let mut state = self.pagers.lock();
+        let image = state
+            .images
+            .get_mut(&self.root)
+            .ok_or_else(|| lost("it was lost"))?;
+        image.machines.insert(vm.clone(), machine);
+        drop(state);
+        faults.write_all(&[1]).unwrap();
+        let (pagers, root) = (self.pagers.clone(), self.root.clone());
+        std::thread::spawn(move || {
+            // Ends when the VMM does.
+            let _ = connection.read(&mut [0]);
+            pagers.ended(&root, &vm);
+        });
+        Ok(())
+    }
+
+    fn vms(&self) -> Result<Vec<String>, PagerError> {
+        let state = self.pagers.lock();
+        let image = state.images.get(&self.root);
+        Ok(image.map_or(Vec::new(), |image| image.machines.keys().cloned().collect()))
+    }
+
+    fn stats(&self) -> Result<Vec<NamedStats>, PagerError> {
+        let state = self.pagers.lock();
+        let machines = state.images.get(&self.root).map(|image| &image.machines);
+        let machines = machines.into_iter().flatten();
+        Ok(machines.map(|(vm, machine)| named(vm, machine)).collect())
+    }
+
+    fn mark(&self, vm: &str, mark: Mark) -> Result<Option<HotPages>, PagerError> {
+        self.with(vm, |machine| match mark {
+            Mark::Ready => {
+                machine.ready = true;
+                None
+            }
+            Mark::FirstExec if machine.record && machine.ready => {
+                machine.record = false;
+                Some(HotPages {
+                    recordings: 1,
+                    ready: vec![TOUCHED],
+                    exec: Vec::new(),
+                })
+            }
+            Mark::FirstExec => None,
+        })
+    }
+
+    fn graduate(&self, vm: &str, bytes_per_second: u64) -> Result<(), PagerError> {
+        assert!(bytes_per_second > 0);
+        self.with(vm, |_| ())?;
+        let mut state = self.pagers.lock();
+        if let Some(image) = state.images.get_mut(&self.root)
+            && let Some(machine) = image.machines.remove(vm)
+            && let Some(sink) = &image.sink
+        {
+            sink(Event::Graduated(named(vm, &machine)));
+        }
+        self.pagers.inner.changed.notify_all();
+        Ok(())
+    }
+}
+
+fn lost(what: &str) -> PagerError {
+    PagerError::Lost {
+        what: what.to_owned(),
+    }
+}
+
+/// The descriptor that comes with the VMM's message.
+fn receive(connection: &UnixStream) -> OwnedFd {
+    let mut text = [0; 256];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    rustix::net::recvmsg(
+        connection,
+        &mut [IoSliceMut::new(&mut text)],
+        &mut control,
+        flags,
+    )
+    .unwrap();
+    let found = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    found.unwrap()
+}
