@@ -1,0 +1,126 @@
+//! Real Firecracker passes the suite with a real Linux guest and the real agent in it, where KVM runs Linux.
+//!
+//! Needs `COPPICE_ASSETS`, a directory with `boot/current/{vmlinux,initrd}`, `root.erofs` and `firecracker/` as
+//! `cargo xtask assets` makes it. Takes the arguments of the standard test harness that runners use.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#[path = "../qemu/agent.rs"]
+mod agent;
+#[path = "../support/chosen.rs"]
+mod chosen;
+mod logs;
+#[path = "../support/network.rs"]
+mod network;
+#[path = "../support/scratch.rs"]
+mod scratch;
+mod subject;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use hypervisor::conformance::{Scenario, Subject};
+use hypervisor::firecracker::KvmAccess;
+use hypervisor::qemu::{AccelChoice, KvmVerdict, MachineChoice, QemuConfig};
+
+use chosen::Chosen;
+use subject::Firecracker;
+
+/// First argument with which this program is the launcher.
+const LAUNCH: &str = "launch";
+
+/// Names of what is tested besides the suite.
+const OUTPUT: &str = "output_is_in_the_app_log";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, spec] = arguments.as_slice()
+        && first == LAUNCH
+    {
+        return hypervisor::launch_main(Path::new(spec));
+    }
+    let has = |option: &str| arguments.iter().any(|argument| argument == option);
+    if has("--list") {
+        if !has("--ignored") {
+            names().for_each(|name| println!("{name}: test"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let chosen = Chosen::of(&arguments);
+    let Some(assets) = std::env::var_os("COPPICE_ASSETS").map(PathBuf::from) else {
+        println!("skipped: COPPICE_ASSETS is not set, there is no guest to test Firecracker with");
+        return ExitCode::SUCCESS;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        match obstacle(&assets).await {
+            Some(why) => println!("skipped: {why}"),
+            None => run(&chosen, &assets).await,
+        }
+    });
+    ExitCode::SUCCESS
+}
+
+fn names() -> impl Iterator<Item = String> {
+    let scenarios = Scenario::ALL.map(|scenario| format!("{scenario:?}"));
+    scenarios.into_iter().chain([OUTPUT.to_owned()])
+}
+
+/// Why no Linux guest runs under Firecracker here.
+async fn obstacle(assets: &Path) -> Option<String> {
+    let kvm = KvmAccess::find();
+    if kvm != KvmAccess::Usable {
+        return Some(kvm.explain().to_owned());
+    }
+    if !assets.join("firecracker/firecracker").is_file() {
+        return Some("there is no Firecracker among the assets".to_owned());
+    }
+    let vmlinux = assets.join("boot/current/vmlinux");
+    if !vmlinux.is_file() {
+        return Some("the boot assets have no uncompressed kernel".to_owned());
+    }
+    // `cargo xtask test` has looked already, once for all tests.
+    match std::env::var("COPPICE_TEST_ACCELERATOR").as_deref() {
+        Ok("tcg") => return Some("/dev/kvm runs no Linux guest: see the line of xtask".to_owned()),
+        Ok(_) => return None,
+        Err(_) => {}
+    }
+    let config = QemuConfig {
+        qemu: None,
+        launcher: Vec::new(),
+        accel: AccelChoice::Auto,
+        machine: MachineChoice::Microvm,
+        vmm_uid: None,
+        probe_kernel: Some(assets.join("boot/current/kernel")),
+        verdict_cache: None,
+    };
+    match hypervisor::qemu::probe(&config).await {
+        Ok(report) => match report.kvm {
+            KvmVerdict::CannotRunGuest(reason) => {
+                Some(format!("/dev/kvm runs no Linux guest: {reason}"))
+            }
+            KvmVerdict::Usable | KvmVerdict::Absent | KvmVerdict::NoAccess => None,
+        },
+        // Nothing is known against it.
+        Err(_) => None,
+    }
+}
+
+async fn run(chosen: &Chosen, assets: &Path) {
+    let subject = Firecracker::new(assets);
+    for scenario in Scenario::ALL {
+        let name = format!("{scenario:?}");
+        if chosen.takes(&name) {
+            timed(&name, scenario.run(&subject as &dyn Subject)).await;
+        }
+    }
+    if chosen.takes(OUTPUT) {
+        timed(OUTPUT, logs::output_is_in_the_app_log(&subject)).await;
+    }
+}
+
+async fn timed(name: &str, test: impl Future<Output = ()>) {
+    let began = Instant::now();
+    test.await;
+    println!("{name} ... ok ({:.1} s)", began.elapsed().as_secs_f64());
+}
