@@ -8,22 +8,6 @@ use guest::{GuestPhase, Identity, Output};
 use crate::address;
 use crate::support::{PATIENCE, Target, command, identity, run, start_spec};
 
-/// Makes a test on each kind of socket of each function named.
-macro_rules! on_sockets {
-    ($($name:ident)*) => {
-        mod unix {
-            use crate::support::Target;
-            $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Target::listening()).await; })*
-        }
-        mod vsock {
-            use crate::support::Target;
-            $(#[tokio::test(flavor = "multi_thread")] async fn $name() {
-                if let Some(target) = Target::vsock() { super::$name(target).await; }
-            })*
-        }
-    };
-}
-
 on_sockets! {
     a_lost_connection_ends_its_commands_and_not_the_machine
     a_new_connection_takes_the_place_of_the_one_before
@@ -103,6 +87,11 @@ async fn connections_that_say_nothing_do_no_harm(mut target: Target) {
 /// host.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_but_the_host_is_served_on_a_port_for_the_host() {
+    strangers_are_not_served().await;
+}
+
+/// On all kinds of sockets that there are here.
+pub(crate) async fn strangers_are_not_served() {
     let vsock = address::vsock(Peers::Host);
     for (listener, address) in [Some(address::unix(Peers::Host)), vsock]
         .into_iter()

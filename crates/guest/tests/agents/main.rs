@@ -2,7 +2,7 @@
 //! server alike, and on the latter over each kind of channel.
 //!
 //! Where the kernel has no vsock that leads back to itself, the tests over it say that they are
-//! skipped; `real_guest` then runs them in a guest, whose kernel has it.
+//! skipped; `real_vsock` runs them in a guest, whose kernel has it.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 /// Makes a test for each kind of agent of each function named.
@@ -17,6 +17,22 @@ macro_rules! conformance {
             $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Target::real()).await; })*
         }
         mod listening {
+            use crate::support::Target;
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Target::listening()).await; })*
+        }
+        mod vsock {
+            use crate::support::Target;
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() {
+                if let Some(target) = Target::vsock() { super::$name(target).await; }
+            })*
+        }
+    };
+}
+
+/// Makes a test on each kind of socket of each function named.
+macro_rules! on_sockets {
+    ($($name:ident)*) => {
+        mod unix {
             use crate::support::Target;
             $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Target::listening()).await; })*
         }
