@@ -270,9 +270,15 @@ impl Actor {
 
     /// The VMM is gone without having been told to go.
     pub(super) async fn vmm_exited(&mut self, reason: &ExitReason) {
-        warn!(instance = %self.id, %reason, "the VMM ended by itself");
-        self.journal
-            .note(&format!("the VMM ended by itself: {reason}"));
+        // Firecracker ends with its guest, which powers off when the end of its program is recorded.
+        if self.record.exit.is_some() && *reason == ExitReason::Code(0) {
+            info!(instance = %self.id, "the guest has powered off");
+            self.journal.note("the guest has powered off");
+        } else {
+            warn!(instance = %self.id, %reason, "the VMM ended by itself");
+            self.journal
+                .note(&format!("the VMM ended by itself: {reason}"));
+        }
         let unserved = match self.paged.clone() {
             Some(paged) => paged.last_words().await,
             None => None,
