@@ -66,7 +66,7 @@ const ARROWS: [Arrows; 14] = [
     Arrows {
         crate_name: "guest",
         always: &["protocol"],
-        for_tests: &["agent"],
+        for_tests: &["agent", "boot", "hypervisor"],
     },
     Arrows {
         crate_name: "agent",
