@@ -191,13 +191,22 @@ impl Target {
         target
     }
 
-    /// Makes another connection, which the next [`Target::connect`] takes.
+    /// Makes another connection, which the next [`Target::connect`] takes. An agent with too many that wait
+    /// refuses it on vsock, and its host tries again.
     pub(crate) fn dial(&mut self) {
-        let address = self
-            .address
-            .as_ref()
-            .expect("an agent that takes connections");
-        self.stream = Some(asynchronous(address.connect().unwrap()));
+        let address = self.address.as_ref();
+        let address = address.expect("an agent that takes connections");
+        let begun = Instant::now();
+        let stream = loop {
+            match address.connect() {
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                    assert!(begun.elapsed() < PATIENCE, "the agent takes no connection");
+                    std::thread::yield_now();
+                }
+                connected => break connected.unwrap(),
+            }
+        };
+        self.stream = Some(asynchronous(stream));
     }
 
     fn new(kind: Kind, stream: UnixStream) -> Self {
