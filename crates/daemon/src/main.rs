@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         return pager::main(words);
     }
     if is(daemon::LAUNCH_COMMAND) {
-        return hypervisor::launch_main(words.next().unwrap_or_default().as_ref());
+        return hypervisor::launch_main();
     }
     if is(edge::EDGE_COMMAND) {
         return edge::main(words);

@@ -1,15 +1,15 @@
 //! The client of Firecracker's API: HTTP over a Unix socket, one request after the other, each with a deadline.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::calls::Call;
@@ -18,17 +18,11 @@ use crate::{VmStatus, VmmError};
 /// Longest answer that is read; real ones have a few hundred bytes.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// A connection to the API.
-#[derive(Debug)]
+/// A connection to the API. It is driven by who waits for an answer: a task of its own would be one more thread to be
+/// woken for every step, which takes milliseconds on a busy host.
 pub(super) struct Api {
     sender: SendRequest<Full<Bytes>>,
-    connection: JoinHandle<()>,
-}
-
-impl Drop for Api {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
+    connection: Pin<Box<Connection<TokioIo<UnixStream>, Full<Bytes>>>>,
 }
 
 #[derive(Deserialize)]
@@ -44,9 +38,10 @@ struct Info {
 impl Api {
     pub(super) async fn start(stream: UnixStream) -> Result<Self, VmmError> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-        // How it ends is seen by the request that is under way.
-        let connection = tokio::spawn(async move { drop(connection.await) });
-        Ok(Self { sender, connection })
+        Ok(Self {
+            sender,
+            connection: Box::pin(connection),
+        })
     }
 
     /// Makes the call; what is refused is an error with Firecracker's reason.
@@ -94,9 +89,10 @@ impl Api {
             .header("Content-Type", "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| VmmError::unusable(error.to_string()))?;
+        let Self { sender, connection } = self;
         let exchange = async {
-            self.sender.ready().await.map_err(lost)?;
-            let response = self.sender.send_request(request).await.map_err(lost)?;
+            sender.ready().await.map_err(lost)?;
+            let response = sender.send_request(request).await.map_err(lost)?;
             let status = response.status();
             let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
                 .collect()
@@ -104,7 +100,16 @@ impl Api {
                 .map_err(|_| ended())?;
             Ok((status, answer.to_bytes()))
         };
-        timeout(deadline, exchange)
+        // How the connection ends is seen by the request that is under way.
+        let driven = async {
+            let mut exchange = pin!(exchange);
+            tokio::select! {
+                biased;
+                answer = &mut exchange => answer,
+                _ = connection => exchange.await,
+            }
+        };
+        timeout(deadline, driven)
             .await
             .unwrap_or(Err(VmmError::Timeout {
                 what: path,

@@ -10,7 +10,7 @@ use super::jail::JailConfig;
 pub struct FirecrackerConfig {
     /// Program; searched as `firecracker` in the `PATH` if absent.
     pub firecracker: Option<PathBuf>,
-    /// Program and first arguments that lead to [`crate::launch_main`]; the path of a spec is added.
+    /// Program and first arguments that lead to [`crate::launch_main`].
     pub launcher: Vec<String>,
     /// For a VMM to start and do what is asked of it; the machine is given up after that.
     pub start_deadline: Duration,

@@ -16,7 +16,7 @@ use super::prepare::{prepare_launch, prepare_restore};
 use super::start;
 use super::version::FirecrackerVersion;
 use super::vm::{FirecrackerVm, clean, open_run_dir, ram_descriptor};
-use crate::machine::{Record, RunDir, adopt_ram, blocking, hold, host_cpu};
+use crate::machine::{Record, RunDir, adopt_ram, hold, host_cpu, in_place};
 use crate::process::{Process, RunMark};
 use crate::{
     Driver, KernelFormat, LaunchPlan, Powers, RestorePlan, TemplateHold, Templates, Vm, VmmError,
@@ -110,17 +110,15 @@ impl Driver for FirecrackerDriver {
     }
 
     async fn launch(&self, plan: LaunchPlan) -> Result<Arc<dyn Vm>, VmmError> {
-        let shared = Arc::clone(&self.shared);
-        let spawned =
-            blocking(move || start::spawn(&shared, prepare_launch(&shared, plan)?)).await?;
-        Ok(Arc::new(start::finish(&self.shared, spawned).await?))
+        let shared = self.shared.as_ref();
+        let spawned = in_place(|| start::spawn(shared, prepare_launch(shared, plan)?))?;
+        Ok(Arc::new(start::finish(shared, spawned).await?))
     }
 
     async fn restore(&self, plan: RestorePlan) -> Result<Arc<dyn Vm>, VmmError> {
-        let shared = Arc::clone(&self.shared);
-        let spawned =
-            blocking(move || start::spawn(&shared, prepare_restore(&shared, plan)?)).await?;
-        Ok(Arc::new(start::finish(&self.shared, spawned).await?))
+        let shared = self.shared.as_ref();
+        let spawned = in_place(|| start::spawn(shared, prepare_restore(shared, plan)?))?;
+        Ok(Arc::new(start::finish(shared, spawned).await?))
     }
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Vm>>, VmmError> {

@@ -58,6 +58,36 @@ fn spawn_as(
     let run_dir = &prepared.run_dir;
     let id = id(&prepared.name);
     clean_directory(run_dir);
+    let spec = spec(shared, &prepared, &id, jailed)?;
+    let failed = |error| with_log(error, run_dir, &prepared.record);
+    let begun = launch::begin(&shared.launcher, &spec).map_err(failed)?;
+    // Files are made while the launcher does what it can do without them. It would make these two itself, later.
+    for log in [&prepared.record.log, &prepared.console, &prepared.app] {
+        make_log(log)?;
+    }
+    if jailed.is_none() {
+        fill_directory(&prepared)?;
+    }
+    prepared.record.write(run_dir)?;
+    let process = begun.go()?;
+    let directory = open_run_dir(run_dir, &prepared.record, process.id())?;
+    let loaded = prepared.loaded();
+    let loader = Arc::clone(&shared.loader);
+    Ok(Spawned {
+        vm: FirecrackerVm::new(directory, process, prepared.record, loaded, loader),
+        calls: prepared.calls,
+        deadline: shared.start_deadline,
+        _ram: (prepared.ram, prepared.saved),
+    })
+}
+
+fn spec(
+    shared: &Shared,
+    prepared: &Prepared,
+    id: &str,
+    jailed: Option<(&JailConfig, u32)>,
+) -> Result<Spec, VmmError> {
+    let run_dir = &prepared.run_dir;
     let mut spec = Spec {
         // A process number fits: the kernel's limit is 2^22.
         parent_pid: i32::try_from(std::process::id())
@@ -76,30 +106,17 @@ fn spawn_as(
     };
     match jailed {
         None => {
-            fill_directory(&prepared)?;
             spec.files.clone_from(&prepared.files);
-            spec.arguments = arguments(&id);
+            spec.arguments = arguments(id);
         }
         Some((config, uid)) => {
             let program = &shared.firecracker;
             spec.program.clone_from(&config.jailer);
-            spec.arguments = jail::arguments(config, run_dir, &id, program, uid);
-            spec.jail = Some(jail::build(&prepared, &id, program, uid)?);
+            spec.arguments = jail::arguments(config, run_dir, id, program, uid);
+            spec.jail = Some(jail::build(prepared, id, program, uid)?);
         }
     }
-    make_app_log(&prepared.app)?;
-    prepared.record.write(run_dir)?;
-    let process = launch::spawn(&shared.launcher, &spec)
-        .map_err(|error| with_log(error, run_dir, &prepared.record))?;
-    let directory = open_run_dir(run_dir, &prepared.record, process.id())?;
-    let loaded = prepared.loaded();
-    let loader = Arc::clone(&shared.loader);
-    Ok(Spawned {
-        vm: FirecrackerVm::new(directory, process, prepared.record, loaded, loader),
-        calls: prepared.calls,
-        deadline: shared.start_deadline,
-        _ram: (prepared.ram, prepared.saved),
-    })
+    Ok(spec)
 }
 
 /// Firecracker opens the device itself, by its name in the namespace.
@@ -151,14 +168,14 @@ fn fill_directory(prepared: &Prepared) -> Result<(), VmmError> {
     fs::write(&log, "").map_err(VmmError::io("create", &log))
 }
 
-/// Output comes when the guest has its agent; readers expect the file before.
-fn make_app_log(app: &Path) -> Result<(), VmmError> {
+/// Output of the program comes when the guest has its agent; readers expect the file before.
+fn make_log(path: &Path) -> Result<(), VmmError> {
     fs::OpenOptions::new()
         .append(true)
         .create(true)
-        .open(app)
+        .open(path)
         .map(drop)
-        .map_err(VmmError::io("create", app))
+        .map_err(VmmError::io("create", path))
 }
 
 /// Makes the calls, unless the process ends first; leaves no process behind if one fails.

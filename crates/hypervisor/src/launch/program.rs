@@ -1,7 +1,7 @@
 //! The launcher's program, run in a process of its own by the daemon's hidden command.
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, BufRead};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -11,16 +11,17 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::spec::{Access, Spec};
-use super::{jail, network, sys};
+use super::{GO, jail, network, sys};
 use crate::process::{ProcessId, RunMark};
 
 /// Descriptors a VMM may have. QEMU needs about 40 for the machines built here.
 pub(crate) const MAX_OPEN_FILES: u64 = 1024;
 
-/// Becomes the VMM that the file at `spec` describes. Returns only when that fails; the reason is on standard error.
+/// Becomes the VMM that standard input describes: a line of JSON, and another line when the VMM may start. Returns only
+/// when that fails; the reason is on standard error.
 #[must_use]
-pub fn launch_main(spec: &Path) -> ExitCode {
-    match launch(spec) {
+pub fn launch_main() -> ExitCode {
+    match launch() {
         Ok(never) => match never {},
         Err(error) => {
             eprintln!("launcher: {error}");
@@ -29,9 +30,12 @@ pub fn launch_main(spec: &Path) -> ExitCode {
     }
 }
 
-fn launch(spec: &Path) -> io::Result<std::convert::Infallible> {
+fn launch() -> io::Result<std::convert::Infallible> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    let spec: Spec = serde_json::from_slice(&fs::read(spec)?)?;
+    let mut daemon = io::stdin().lock();
+    let mut text = String::new();
+    daemon.read_line(&mut text)?;
+    let spec: Spec = serde_json::from_str(&text)?;
     // The daemon may have died before the line above; then this process has a new parent and no signal comes.
     if rustix::process::getppid() != Pid::from_raw(spec.parent_pid) {
         return Err(io::Error::other("the daemon is gone"));
@@ -51,6 +55,11 @@ fn launch(spec: &Path) -> io::Result<std::convert::Infallible> {
     rustix::process::setsid()?;
     set_limits()?;
     write_mark(&spec)?;
+    let mut word = Vec::new();
+    daemon.read_until(b'\n', &mut word)?;
+    if word != GO {
+        return Err(io::Error::other("the daemon has given up"));
+    }
     rustix::process::set_parent_process_death_signal(None)?;
     let mut command = Command::new(&spec.program);
     command

@@ -1,5 +1,5 @@
-//! What the launcher is told, as JSON in the run directory. Written and read by the same program, so it has no
-//! version of its own.
+//! What the launcher is told, as JSON on its standard input. Written and read by the same program, so it has no version
+//! of its own.
 
 use std::path::PathBuf;
 

@@ -3,9 +3,11 @@
 mod cpu;
 mod fit;
 pub(crate) mod log;
+
 mod ram;
 mod record;
 mod run_dir;
+mod ticks;
 mod work;
 
 pub(crate) use cpu::host_cpu;

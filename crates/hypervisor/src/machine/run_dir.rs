@@ -9,19 +9,27 @@ use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
 
 use super::record::Record;
+use super::ticks::Ticks;
 use crate::VmmError;
 use crate::process::RunMark;
 
 /// Device state while it is being written; a VMM may have no right to the draft's directory.
 pub(crate) const STATE_PART: &str = "state.part";
 
-/// Between two tries to reach a socket that the launcher has not made yet, which takes it a few milliseconds.
-const RETRY: Duration = Duration::from_millis(1);
+/// Between two tries to reach a socket that does not exist yet; a VMM makes it a millisecond after its start. Nothing
+/// tells when it listens, and giving up a watch of the directory takes the kernel 15 ms; a try takes some 10 µs.
+const RETRY: Duration = Duration::from_micros(200);
 
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
     inside: Inside,
+}
+
+/// Whether a socket may be reached in a moment: it is not there, nobody listens yet, or its backlog is full.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound, WouldBlock};
+    matches!(error.kind(), NotFound | ConnectionRefused | WouldBlock)
 }
 
 /// Where the VMM's own files are.
@@ -83,22 +91,19 @@ impl RunDir {
 
     /// Connects to a socket, trying again while it does not exist. The caller sets the deadline.
     pub(crate) async fn connect(&self, name: &str) -> Result<UnixStream, VmmError> {
+        let failed = |error| VmmError::io("connect to", &self.path.join(name))(error);
+        let mut ticks = None;
         loop {
             match self.try_connect(name).await {
                 Ok(stream) => return Ok(stream),
-                // `WouldBlock`: its backlog is full.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound
-                            | io::ErrorKind::ConnectionRefused
-                            | io::ErrorKind::WouldBlock
-                    ) =>
-                {
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(error) => return Err(VmmError::io("connect to", &self.path.join(name))(error)),
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(failed(error)),
             }
+            let ticks = match &mut ticks {
+                Some(ticks) => ticks,
+                None => ticks.insert(Ticks::every(RETRY).map_err(failed)?),
+            };
+            ticks.next().await.map_err(failed)?;
         }
     }
 

@@ -14,8 +14,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Blocks in place: the draft is borrowed and cannot go to another thread, and the machine stands still until this
-/// is done. A runtime of one thread has no place to move its other tasks to and just waits.
+/// Blocks in place, for work on borrowed things, or where somebody waits for every millisecond: nothing has to be woken.
+/// A runtime of one thread has no place to move its other tasks to and just waits.
 pub(crate) fn in_place<T>(work: impl FnOnce() -> T) -> T {
     match tokio::runtime::Handle::current().runtime_flavor() {
         tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),

@@ -19,3 +19,4 @@ pub(crate) use handle::Process;
 pub use id::ProcessId;
 pub(crate) use id::{RunMark, boot_id};
 pub(crate) use procfs::{cpu_seconds, user, vms_bytes};
+pub(crate) use sys::watch;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub struct QemuConfig {
     /// Program; searched as `qemu-system-x86_64` in the `PATH` if absent.
     pub qemu: Option<PathBuf>,
-    /// Program and first arguments that lead to [`crate::launch_main`]; the path of a spec is added.
+    /// Program and first arguments that lead to [`crate::launch_main`].
     pub launcher: Vec<String>,
     /// Accelerator.
     pub accel: AccelChoice,

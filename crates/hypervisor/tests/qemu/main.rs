@@ -19,7 +19,7 @@ mod speed;
 mod subject;
 mod wire;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -33,10 +33,8 @@ const LAUNCH: &str = "launch";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, spec] = arguments.as_slice()
-        && first == LAUNCH
-    {
-        return hypervisor::launch_main(Path::new(spec));
+    if arguments.first().is_some_and(|first| first == LAUNCH) {
+        return hypervisor::launch_main();
     }
     let has = |option: &str| arguments.iter().any(|argument| argument == option);
     if has("--list") {

@@ -34,10 +34,8 @@ const OUTPUT: &str = "output_is_in_the_app_log";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, spec] = arguments.as_slice()
-        && first == LAUNCH
-    {
-        return hypervisor::launch_main(Path::new(spec));
+    if arguments.first().is_some_and(|first| first == LAUNCH) {
+        return hypervisor::launch_main();
     }
     let has = |option: &str| arguments.iter().any(|argument| argument == option);
     if has("--list") {

@@ -42,10 +42,8 @@ const QEMU: &str = "qemu_kvm";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, spec] = arguments.as_slice()
-        && first == LAUNCH
-    {
-        return hypervisor::launch_main(Path::new(spec));
+    if arguments.first().is_some_and(|first| first == LAUNCH) {
+        return hypervisor::launch_main();
     }
     if arguments.first().is_some_and(|first| first == PAGER) {
         return pager::main(std::env::args_os().skip(2));
