@@ -40,22 +40,24 @@ pub(super) async fn damage_refused(rig: &Rig<'_>) {
         format!("disk-{top}"),
     ];
     let layer_names = [format!("ram-{layer}.idx"), format!("ram-{layer}.pages")];
-    for name in names.iter().chain(&layer_names) {
+    let damages: [(&str, Damage); 2] = [("a flipped bit", flip), ("a cut", cut)];
+    let names = names.iter().chain(&layer_names);
+    for (name, (what, damage)) in names.flat_map(|name| damages.map(|damage| (name, damage))) {
         // The copy is damaged in place of the image; a new driver remembers nothing about it.
         let driver = rig.subject.driver().await;
         let plan = rig.restore_plan(&saved.image, RamUse::Fork, Wake::Running);
-        flip(&plan.image_dir, name);
+        replace(&plan.image_dir, name, damage);
         let error = driver
             .restore(plan)
             .await
             .err()
-            .unwrap_or_else(|| panic!("damage of {name} went unnoticed"));
+            .unwrap_or_else(|| panic!("{what} of {name} went unnoticed"));
         match error {
             VmmError::Image(cause) => assert!(
                 cause.to_string().contains(name.as_str()),
                 "{cause} does not name {name}"
             ),
-            other => panic!("damage of {name}: {other:?}"),
+            other => panic!("{what} of {name}: {other:?}"),
         }
     }
     let plan = rig.restore_plan(&saved.image, RamUse::Fork, Wake::Running);
@@ -74,21 +76,29 @@ pub(super) async fn damage_refused(rig: &Rig<'_>) {
     machine.vm.kill().await.unwrap();
 }
 
-/// Replaces a file by a copy with one bit changed in its middle; other links keep the good bytes.
-fn flip(dir: &Path, name: &str) {
+type Damage = fn(&fs::File);
+
+/// Replaces a file by a damaged copy; other links keep the good bytes.
+fn replace(dir: &Path, name: &str, damage: Damage) {
     let (path, copy): (PathBuf, PathBuf) = (dir.join(name), dir.join("copy"));
     memory::copy_sparse(&path, &copy).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).unwrap();
-    let file = fs::File::options()
-        .read(true)
-        .write(true)
-        .open(&copy)
-        .unwrap();
+    let file = fs::File::options().read(true).write(true).open(&copy);
+    damage(&file.unwrap());
+    fs::rename(&copy, &path).unwrap();
+}
+
+/// One bit in the middle is changed.
+fn flip(file: &fs::File) {
     let middle = file.metadata().unwrap().len() / 2;
     let mut byte = [0];
     file.read_exact_at(&mut byte, middle).unwrap();
     file.write_all_at(&[byte[0] ^ 0x10], middle).unwrap();
-    fs::rename(&copy, &path).unwrap();
+}
+
+/// The last byte is missing.
+fn cut(file: &fs::File) {
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
 }
 
 pub(super) async fn failure_leaves_nothing(rig: &Rig<'_>) {

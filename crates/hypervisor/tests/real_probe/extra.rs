@@ -10,29 +10,23 @@ use std::time::Duration;
 use hypervisor::conformance::{Machine, Place, Rig, Saved, finish};
 use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver};
 use hypervisor::{Driver, MemoryBackend, Nic, RamUse, RestorePlan, VmmError, Wake};
-use memory::{Draft, How, ImageId, PAGE_BYTES, Verified};
+use memory::{Draft, How, Image, ImageId, PAGE_BYTES, Verified};
 
 use crate::firecracker::Firecracker;
 use crate::network::Network;
-use crate::paged;
 use crate::probe::{BALLAST_PAGES, FREE_PAGE, RAM_BYTES, line, number};
+use crate::{facts, jails, paged};
 
-type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+pub(crate) type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Tests by name.
-pub(crate) const ALL: [(&str, Run); 8] = [
+pub(crate) const ALL: [(&str, Run); 16] = [
     ("saves_what_was_written", |subject| {
         Box::pin(saves_what_was_written(subject))
     }),
     ("eight_forks", |subject| Box::pin(eight_forks(subject))),
     ("refused_load_leaves_nothing", |subject| {
         Box::pin(refused_load_leaves_nothing(subject))
-    }),
-    ("forks_on_a_pager", |subject| {
-        Box::pin(paged::forks_on_a_pager(subject))
-    }),
-    ("lost_pager_costs_no_byte", |subject| {
-        Box::pin(paged::lost_pager_costs_no_byte(subject))
     }),
     ("absent_pager_is_told", |subject| {
         Box::pin(absent_pager_is_told(subject))
@@ -42,6 +36,52 @@ pub(crate) const ALL: [(&str, Run); 8] = [
     }),
     ("fork_has_another_tap", |subject| {
         Box::pin(fork_has_another_tap(subject))
+    }),
+    ("forks_on_a_pager", |subject| {
+        Box::pin(paged::forks_on_a_pager(subject))
+    }),
+    ("lost_pager_costs_no_byte", |subject| {
+        Box::pin(paged::lost_pager_costs_no_byte(subject))
+    }),
+    ("a_waiting_guest_can_be_asked_about", |subject| {
+        Box::pin(paged::a_waiting_guest_can_be_asked_about(subject))
+    }),
+    ("one_of_eight_ends_alone", |subject| {
+        Box::pin(paged::one_of_eight_ends_alone(subject))
+    }),
+    ("a_damaged_chunk_ends_who_needs_it", |subject| {
+        Box::pin(paged::a_damaged_chunk_ends_who_needs_it(subject))
+    }),
+    ("a_completed_fork_needs_no_pager", |subject| {
+        Box::pin(paged::a_completed_fork_needs_no_pager(subject))
+    }),
+    ("ballooned_pages_are_zero", |subject| {
+        Box::pin(paged::ballooned_pages_are_zero(subject))
+    }),
+    ("diffs_are_sparse_and_complete", |subject| {
+        Box::pin(facts::diffs_are_sparse_and_complete(subject))
+    }),
+    ("disks_are_exchanged_before_a_resume", |subject| {
+        Box::pin(facts::disks_are_exchanged_before_a_resume(subject))
+    }),
+    ("damaged_files_end_the_process", |subject| {
+        Box::pin(facts::damaged_files_end_the_process(subject))
+    }),
+];
+
+/// Tests of jailed machines.
+pub(crate) const JAILED: [(&str, Run); 4] = [
+    ("machines_are_apart", |subject| {
+        Box::pin(jails::machines_are_apart(subject))
+    }),
+    ("forks_on_a_pager", |subject| {
+        Box::pin(paged::forks_on_a_pager(subject))
+    }),
+    ("lost_pager_costs_no_byte", |subject| {
+        Box::pin(paged::lost_pager_costs_no_byte(subject))
+    }),
+    ("a_damaged_chunk_ends_who_needs_it", |subject| {
+        Box::pin(paged::a_damaged_chunk_ends_who_needs_it(subject))
     }),
 ];
 
@@ -221,12 +261,12 @@ async fn fork_has_another_tap(subject: &Firecracker) {
 }
 
 /// A plan whose memory comes from the pager behind `socket`.
-pub(crate) fn paged(rig: &Rig<'_>, saved: &Saved, socket: &Path) -> RestorePlan {
+pub(crate) fn paged_with(rig: &Rig<'_>, image: &Image, socket: &Path) -> RestorePlan {
     RestorePlan {
         memory: MemoryBackend::Pager {
             socket: socket.to_path_buf(),
         },
-        ..rig.restore_plan(&saved.image, RamUse::Fork, Wake::Running)
+        ..rig.restore_plan(image, RamUse::Fork, Wake::Running)
     }
 }
 
@@ -234,7 +274,7 @@ pub(crate) fn paged(rig: &Rig<'_>, saved: &Saved, socket: &Path) -> RestorePlan 
 async fn absent_pager_is_told(subject: &Firecracker) {
     let rig = Rig::new(subject).await;
     let saved = template(&rig).await;
-    let plan = paged(&rig, &saved, &rig.instance_dir().join("nobody"));
+    let plan = paged_with(&rig, &saved.image, &rig.instance_dir().join("nobody"));
     let run_dir = plan.run_dir.clone();
     match rig.driver.restore(plan).await.err() {
         Some(VmmError::Refused { message, .. }) => {
@@ -258,7 +298,7 @@ async fn silent_pager_is_given_up(subject: &Firecracker) {
     let hasty = FirecrackerDriver::new(config, Arc::default())
         .await
         .unwrap();
-    let plan = paged(&rig, &saved, &socket);
+    let plan = paged_with(&rig, &saved.image, &socket);
     let run_dir = plan.run_dir.clone();
     let error = hasty.restore(plan).await.err();
     assert!(matches!(error, Some(VmmError::Timeout { .. })), "{error:?}");

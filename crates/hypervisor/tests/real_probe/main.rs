@@ -5,7 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod by_hand;
 mod extra;
+mod facts;
 mod firecracker;
 mod jails;
 mod paged;
@@ -37,8 +39,10 @@ const PAGER: &str = "pager";
 /// VMMs that are tested.
 const FIRECRACKER: &str = "firecracker";
 const JAILED: &str = "jailed_firecracker";
-const APART: &str = "jailed_firecracker::machines_are_apart";
 const QEMU: &str = "qemu_kvm";
+
+/// What prints figures, and runs only when it is named.
+const MEASURE: &str = "measure";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -65,10 +69,13 @@ fn main() -> ExitCode {
         println!("skipped: {}", kvm.explain());
         return ExitCode::SUCCESS;
     }
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
+    let tests = async move {
         on_firecracker(&chosen, &assets).await;
         on_qemu(&chosen, &assets).await;
-    });
+    };
+    // In a task, as in the daemon: what is not a worker of the runtime is woken by way of one.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(runtime.spawn(tests)).unwrap();
     ExitCode::SUCCESS
 }
 
@@ -77,11 +84,12 @@ fn names() -> impl Iterator<Item = String> {
         .into_iter()
         .flat_map(|vmm| Scenario::ALL.map(|scenario| format!("{vmm}::{scenario:?}")));
     let extras = extra::ALL.map(|(name, _)| format!("{FIRECRACKER}::{name}"));
-    scenarios.chain(extras).chain([APART.to_owned()])
+    let jailed = extra::JAILED.map(|(name, _)| format!("{JAILED}::{name}"));
+    scenarios.chain(extras).chain(jailed)
 }
 
 async fn on_firecracker(chosen: &Chosen, assets: &Path) {
-    let measures = chosen.names("measure_restore");
+    let measures = chosen.names(MEASURE);
     if !measures && !names().any(|name| !name.starts_with(QEMU) && chosen.takes(&name)) {
         return;
     }
@@ -91,23 +99,15 @@ async fn on_firecracker(chosen: &Chosen, assets: &Path) {
     }
     let subject = firecracker::Firecracker::new(assets);
     scenarios(chosen, FIRECRACKER, &subject).await;
-    for (name, test) in extra::ALL {
-        let name = format!("{FIRECRACKER}::{name}");
-        if chosen.takes(&name) {
-            timed(&name, test(&subject)).await;
-        }
-    }
-    // Run only when it is named.
+    extras(chosen, FIRECRACKER, &extra::ALL, &subject).await;
     if measures {
-        timed("measure_restore", speed::measure_restore(&subject)).await;
+        speed::measure(&subject).await;
         return;
     }
     if rustix::process::geteuid().is_root() {
         let jailed = firecracker::Firecracker::jailed(assets);
         scenarios(chosen, JAILED, &jailed).await;
-        if chosen.takes(APART) {
-            timed(APART, jails::machines_are_apart(&jailed)).await;
-        }
+        extras(chosen, JAILED, &extra::JAILED, &jailed).await;
     } else {
         println!("skipped: only root can put machines into jails");
     }
@@ -132,6 +132,20 @@ async fn scenarios(chosen: &Chosen, vmm: &str, subject: &dyn Subject) {
         let name = format!("{vmm}::{scenario:?}");
         if chosen.takes(&name) {
             timed(&name, scenario.run(subject)).await;
+        }
+    }
+}
+
+async fn extras(
+    chosen: &Chosen,
+    vmm: &str,
+    tests: &[(&str, extra::Run)],
+    subject: &firecracker::Firecracker,
+) {
+    for (name, test) in tests {
+        let name = format!("{vmm}::{name}");
+        if chosen.takes(&name) {
+            timed(&name, test(subject)).await;
         }
     }
 }

@@ -1,20 +1,29 @@
 //! Machines whose memory comes from the pager.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::fs::Permissions;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hypervisor::RamUse;
 use hypervisor::conformance::{Machine, Rig, Saved};
-use pager::{Attach, Config, Event, Limits, Settings, Supervisor};
+use hypervisor::{ExitReason, RamUse, VmStatus};
+use memory::{
+    Draft, Encoding, Image, ImageId, MachineFacts, ManifestFacts, PAGE_BYTES, PageSource, Run,
+    Verified,
+};
+use pager::{Attach, Config, Event, HotPages, Limits, Settings, Supervisor, VmStats};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::task::spawn_blocking;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
-use crate::extra::{paged, tag, template, wrong};
+use crate::PAGER;
+use crate::by_hand::{Balloon, ByHand, Load};
+use crate::extra::{paged_with, tag, template, wrong};
 use crate::firecracker::Firecracker;
-use crate::probe::BALLAST_PAGES;
-use crate::{PAGER, probe};
+use crate::probe::{BALLAST_PAGES, FREE_PAGE, RAM_BYTES, number};
 
 /// Well above what anything here needs on a busy host.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,27 +31,37 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Rounds of losing the pager.
 const LOSSES: u64 = 5;
 
-struct Paged {
-    supervisor: Arc<Supervisor>,
-    events: Receiver<Event>,
+/// A user that owns nothing.
+const PAGER_UID: u32 = 64_321;
+
+/// A supervisor with its pager, and what it has said.
+pub(crate) struct Paged {
+    pub(crate) supervisor: Arc<Supervisor>,
+    events: Mutex<Receiver<Event>>,
     dir: PathBuf,
 }
 
 impl Paged {
-    async fn start(rig: &Rig<'_>, saved: &Saved) -> Self {
+    pub(crate) async fn start(rig: &Rig<'_>, image: &Image) -> Self {
+        Self::start_with(rig, image, Settings::default()).await
+    }
+
+    /// With settings of the caller's.
+    pub(crate) async fn start_with(rig: &Rig<'_>, image: &Image, settings: Settings) -> Self {
         let dir = rig.instance_dir();
         let config = Config {
             program: std::env::current_exe().unwrap(),
             arguments: vec![PAGER.into()],
-            image_dir: saved.image.dir().to_path_buf(),
+            image_dir: image.dir().to_path_buf(),
             run_dir: dir.join("run"),
             log: dir.join("pager.log"),
-            uid: None,
-            settings: Settings::default(),
+            uid: rustix::process::geteuid().is_root().then_some(PAGER_UID),
+            settings,
             limits: Limits {
                 start: PATIENCE,
                 answer: PATIENCE,
                 silence: PATIENCE,
+                restarts: u32::MAX,
                 ..Limits::default()
             },
         };
@@ -52,12 +71,28 @@ impl Paged {
         });
         Self {
             supervisor: Arc::new(supervisor.await.unwrap()),
-            events,
+            events: Mutex::new(events),
             dir,
         }
     }
 
-    async fn fork(&self, rig: &Rig<'_>, saved: &Saved, name: &str) -> Machine {
+    pub(crate) async fn fork(&self, rig: &Rig<'_>, saved: &Saved, name: &str) -> Machine {
+        let (socket, attached) = self.await_vm(name, None, false);
+        let fork = rig
+            .try_restore(paged_with(rig, &saved.image, &socket))
+            .await
+            .unwrap();
+        attached.await.unwrap();
+        fork
+    }
+
+    /// Waits at a new socket for the VMM that comes to it.
+    pub(crate) fn await_vm(
+        &self,
+        name: &str,
+        hot_pages: Option<HotPages>,
+        record: bool,
+    ) -> (PathBuf, JoinHandle<()>) {
         let socket = self.dir.join(name);
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let (supervisor, vm) = (Arc::clone(&self.supervisor), name.to_owned());
@@ -67,14 +102,46 @@ impl Paged {
                 listener: &listener,
                 expected_pid: None,
                 limit: PATIENCE,
-                hot_pages: None,
-                record: false,
+                hot_pages,
+                record,
             };
             supervisor.attach(attach).unwrap();
         });
-        let fork = rig.try_restore(paged(rig, saved, &socket)).await.unwrap();
-        attached.await.unwrap();
-        fork
+        (socket, attached)
+    }
+
+    /// Sends a signal to all pagers.
+    pub(crate) async fn signal(&self, signal: Signal) {
+        for pid in self.pids().await {
+            kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        }
+    }
+
+    async fn pids(&self) -> Vec<i32> {
+        let supervisor = Arc::clone(&self.supervisor);
+        spawn_blocking(move || supervisor.pids().unwrap())
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn stats(&self, vm: &str) -> VmStats {
+        let supervisor = Arc::clone(&self.supervisor);
+        let all = spawn_blocking(move || supervisor.stats().unwrap());
+        let all = all.await.unwrap();
+        all.into_iter().find(|named| named.vm == vm).unwrap().stats
+    }
+
+    /// The first event of which `wanted` makes something.
+    pub(crate) fn event<T>(&self, wanted: impl Fn(Event) -> Option<T>) -> T {
+        let events = self.events.lock().unwrap();
+        tokio::task::block_in_place(|| {
+            loop {
+                let event = events.recv_timeout(PATIENCE).expect("an event");
+                if let Some(found) = wanted(event) {
+                    return found;
+                }
+            }
+        })
     }
 }
 
@@ -83,17 +150,17 @@ impl Paged {
 pub(crate) async fn forks_on_a_pager(subject: &Firecracker) {
     let rig = Rig::new(subject).await;
     let machine = rig.launch().await;
-    let beats = probe::number(machine.vm.as_ref(), "beats").await;
+    let beats = number(machine.vm.as_ref(), "beats").await;
     let saved = rig.standby(machine).await;
-    let paged = Paged::start(&rig, &saved).await;
+    let paged = Paged::start(&rig, &saved.image).await;
     let one = paged.fork(&rig, &saved, "one").await;
     let two = paged.fork(&rig, &saved, "two").await;
-    assert!(probe::number(one.vm.as_ref(), "beats").await > beats);
+    assert!(number(one.vm.as_ref(), "beats").await > beats);
     tag(&one, 0, 100, 2).await;
     assert_eq!(wrong(&two, 0, BALLAST_PAGES, 1).await, 0);
     let memory = two.vm.memory().unwrap().report().await.unwrap();
     assert!(
-        memory.ram_private_bytes >= BALLAST_PAGES * memory::PAGE_BYTES as u64,
+        memory.ram_private_bytes >= BALLAST_PAGES * PAGE_BYTES as u64,
         "pages of a pager are private"
     );
     let diff = rig.standby(one).await;
@@ -111,31 +178,213 @@ pub(crate) async fn forks_on_a_pager(subject: &Firecracker) {
 pub(crate) async fn lost_pager_costs_no_byte(subject: &Firecracker) {
     let rig = Rig::new(subject).await;
     let saved = template(&rig).await;
-    let paged = Paged::start(&rig, &saved).await;
+    let paged = Paged::start(&rig, &saved.image).await;
     for round in 0..LOSSES {
         let fork = paged.fork(&rig, &saved, &format!("fork{round}")).await;
-        let pids = {
-            let supervisor = Arc::clone(&paged.supervisor);
-            spawn_blocking(move || supervisor.pids().unwrap())
-                .await
-                .unwrap()
-        };
-        let lost = async {
-            for pid in pids {
-                kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-            }
-        };
-        let (bad, ()) = tokio::join!(wrong(&fork, 0, BALLAST_PAGES, 1), lost);
+        let (bad, ()) = tokio::join!(
+            wrong(&fork, 0, BALLAST_PAGES, 1),
+            paged.signal(Signal::KILL)
+        );
         assert_eq!(bad, 0, "round {round}");
-        let took_over = loop {
-            match paged.events.recv_timeout(PATIENCE).unwrap() {
-                Event::TookOver { vms, .. } => break vms,
-                Event::Failed { reason, .. } => panic!("{reason}"),
-                Event::Gone(_) | Event::Graduated(_) => {}
-            }
-        };
-        assert!(took_over <= 1);
+        let vms = paged.event(|event| match event {
+            Event::TookOver { vms, .. } => Some(vms),
+            Event::Failed { reason, .. } => panic!("{reason}"),
+            Event::Gone(_) | Event::Graduated(_) => None,
+        });
+        assert!(vms <= 1);
         assert_eq!(wrong(&fork, 0, BALLAST_PAGES, 1).await, 0);
         fork.vm.kill().await.unwrap();
     }
+}
+
+/// A pager that stands still stops the guest where it needs a page, and nothing else: Firecracker answers, and the guest
+/// goes on where it was.
+pub(crate) async fn a_waiting_guest_can_be_asked_about(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let saved = template(&rig).await;
+    let paged = Paged::start(&rig, &saved.image).await;
+    let fork = paged.fork(&rig, &saved, "fork").await;
+    // It has what it needs to answer.
+    number(fork.vm.as_ref(), "beats").await;
+    paged.signal(Signal::STOP).await;
+    let reading = wrong(&fork, 0, BALLAST_PAGES, 1);
+    tokio::pin!(reading);
+    let early = timeout(Duration::from_millis(200), &mut reading).await;
+    assert!(early.is_err(), "it reads what nobody has given it");
+    assert_eq!(fork.vm.status().await.unwrap(), VmStatus::Running);
+    fork.vm.pause().await.unwrap();
+    assert_eq!(fork.vm.status().await.unwrap(), VmStatus::Paused);
+    fork.vm.resume().await.unwrap();
+    paged.signal(Signal::CONT).await;
+    assert_eq!(reading.await, 0);
+    fork.vm.kill().await.unwrap();
+}
+
+/// Eight forks read at once. One is killed in the middle of it; the others have every byte right.
+pub(crate) async fn one_of_eight_ends_alone(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let saved = template(&rig).await;
+    let paged = Paged::start(&rig, &saved.image).await;
+    let mut forks = Vec::new();
+    for nth in 0..8 {
+        let fork = paged.fork(&rig, &saved, &format!("fork{nth}")).await;
+        fork.vm.pause().await.unwrap();
+        forks.push(fork);
+    }
+    for fork in &forks {
+        fork.vm.resume().await.unwrap();
+    }
+    let lost = forks.pop().unwrap();
+    let mut readers = tokio::task::JoinSet::new();
+    for fork in forks {
+        readers.spawn(async move {
+            let bad = wrong(&fork, 0, BALLAST_PAGES, 1).await;
+            fork.vm.kill().await.unwrap();
+            bad
+        });
+    }
+    lost.vm.kill().await.unwrap();
+    assert!(readers.join_all().await.iter().all(|bad| *bad == 0));
+    paged.event(|event| matches!(event, Event::Gone(_)).then_some(()));
+}
+
+/// A chunk that is not what it was: the fork that needs it is killed before it sees a byte of it, and the reason is told.
+pub(crate) async fn a_damaged_chunk_ends_who_needs_it(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let saved = template(&rig).await;
+    let layer = &saved.image.manifest().layers[0].id;
+    // The end of the ballast: nothing on the way to the first answer needs it.
+    flip_last(&saved.image.dir().join(format!("ram-{layer}.pages")));
+    let paged = Paged::start(&rig, &saved.image).await;
+    // The state and the disks are as they were, and the driver reads no RAM of such a fork.
+    let fork = paged.fork(&rig, &saved, "fork").await;
+    number(fork.vm.as_ref(), "beats").await;
+    let mut stream = fork.vm.dial(PATIENCE).await.unwrap();
+    let command = format!("wrong {FREE_PAGE} {BALLAST_PAGES} 1\n");
+    stream.write_all(command.as_bytes()).await.unwrap();
+    let reason = paged.event(|event| match event {
+        Event::Failed { vm, reason } if vm == "fork" => Some(reason),
+        _ => None,
+    });
+    assert!(reason.contains("checksum"), "{reason}");
+    let end = timeout(PATIENCE, fork.vm.exited()).await.unwrap();
+    // The supervisor's signal, or what Firecracker makes of the kernel's at the page that cannot be had.
+    assert_ne!(end, ExitReason::Code(0), "{end:?}");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    assert_eq!(answer, "", "it has read everything");
+}
+
+fn flip_last(path: &Path) {
+    std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// A fork that was completed reads everything without its pager, which is gone.
+pub(crate) async fn a_completed_fork_needs_no_pager(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let saved = template(&rig).await;
+    let paged = Paged::start(&rig, &saved.image).await;
+    let fork = paged.fork(&rig, &saved, "fork").await;
+    tag(&fork, 10, 10, 2).await;
+    let supervisor = Arc::clone(&paged.supervisor);
+    let asked = spawn_blocking(move || supervisor.graduate("fork", 1 << 30).unwrap());
+    asked.await.unwrap();
+    paged.event(|event| matches!(event, Event::Graduated(_)).then_some(()));
+    drop(paged);
+    assert_eq!(wrong(&fork, 0, 10, 1).await, 0);
+    assert_eq!(wrong(&fork, 10, 10, 2).await, 0);
+    assert_eq!(wrong(&fork, 20, BALLAST_PAGES - 20, 1).await, 0);
+    tag(&fork, BALLAST_PAGES, 100, 3).await;
+    assert_eq!(wrong(&fork, BALLAST_PAGES, 100, 3).await, 0);
+    fork.vm.kill().await.unwrap();
+}
+
+/// Pages that a balloon gives back are zero afterwards, also those that were never touched, and also if the pager that
+/// was told of it is gone.
+pub(crate) async fn ballooned_pages_are_zero(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let mut vm = ByHand::boot(&rig, subject, Balloon::Present);
+    vm.ask(&format!("tag {FREE_PAGE} {BALLAST_PAGES} 1"));
+    vm.set("Paused");
+    let (state, ram) = vm.save("Diff", "saved");
+    let image = image_of(&rig, &state, &ram);
+    let paged = Paged::start(&rig, &image).await;
+    let (socket, attached) = paged.await_vm("fork", None, false);
+    let load = Load {
+        state: &image.state_path(),
+        memory: ("Uffd", &socket),
+        resume: true,
+    };
+    let mut fork = ByHand::load(&rig, subject, &vm.dir.join("disk"), &load);
+    attached.await.unwrap();
+    let pages = |from: u64, count: u64| format!("{} {count}", FREE_PAGE + from);
+    assert_eq!(fork.number(&format!("wrong {} 1", pages(0, 100))), 0);
+    let told = paged.stats("fork").await.removed_bytes;
+    // Of these the guest has read 100 pages.
+    fork.ask(&format!("inflate {}", pages(50, 512)));
+    let removed = paged.stats("fork").await.removed_bytes - told;
+    assert_eq!(removed, 512 * PAGE_BYTES as u64);
+    assert_eq!(fork.number(&format!("zeros {}", pages(50, 256))), 256);
+    paged.signal(Signal::KILL).await;
+    assert_eq!(fork.number(&format!("zeros {}", pages(50, 512))), 512);
+    assert_eq!(fork.number(&format!("wrong {} 1", pages(0, 50))), 0);
+    let rest = BALLAST_PAGES - 562;
+    assert_eq!(fork.number(&format!("wrong {} 1", pages(562, rest))), 0);
+    fork.ask(&format!("tag {} 2", pages(60, 10)));
+    assert_eq!(fork.number(&format!("wrong {} 2", pages(60, 10))), 0);
+}
+
+/// RAM in a sparse file.
+pub(crate) struct RamFile {
+    file: std::fs::File,
+    runs: Vec<Run>,
+}
+
+impl RamFile {
+    pub(crate) fn of(path: &Path) -> Self {
+        let file = std::fs::File::open(path).unwrap();
+        let runs = memory::data_runs(&file).unwrap();
+        Self { file, runs }
+    }
+}
+
+impl PageSource for RamFile {
+    fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    fn read(&self, first: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.file.read_exact_at(buffer, first * PAGE_BYTES as u64)
+    }
+}
+
+/// An image of what was saved by hand.
+fn image_of(rig: &Rig<'_>, state: &Path, ram: &Path) -> Image {
+    let dir = rig.instance_dir().join("image");
+    let mut draft = Draft::create(&dir, ImageId::random().unwrap(), &Verified::default()).unwrap();
+    let source = RamFile::of(ram);
+    draft
+        .write_layer_as(Encoding::Zstd, RAM_BYTES, &source)
+        .unwrap();
+    std::fs::copy(state, draft.state_path()).unwrap();
+    let machine = MachineFacts {
+        vmm: rig.driver.identity().clone(),
+        vcpus: 1,
+        ram_bytes: RAM_BYTES,
+        cmdline: String::new(),
+        kernel_sha256: "k".into(),
+        initrd_sha256: "i".into(),
+        root_sha256: "r".into(),
+        nic: None,
+    };
+    let root_digest = "sha256:by-hand".into();
+    draft
+        .finish(ManifestFacts {
+            machine,
+            root_digest,
+        })
+        .unwrap()
 }

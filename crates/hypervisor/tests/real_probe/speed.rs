@@ -1,181 +1,298 @@
-//! Figures, not verdicts: what the driver adds to the same steps by hand, and what a fork weighs.
+//! Figures for `cargo xtask bench`, which judges them: one line of JSON, times in milliseconds, sizes in KiB.
 //!
-//! Ten runs of 20 samples each, release build, two cores that others kept busy (load 4 to 5): 31 to 38 ms by the driver
-//! and 19 to 23 ms by hand, ratios of 1.4 to 2.0, and one run of 1.2 (18 and 15 ms). What the difference consists of has
-//! not been measured.
+//! What is compared is measured in turn, so that a busy host slows both sides.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use hypervisor::conformance::{Rig, Saved};
+use hypervisor::conformance::{Machine, Rig, Saved};
 use hypervisor::{RamUse, Wake};
-use memory::{Loader, PAGE_BYTES};
+use memory::{
+    Draft, Encoding, How, Image, ImageId, Loader, ManifestFacts, NewDisk, PAGE_BYTES, Verified,
+};
+use pager::{HotPages, Mark, Settings, VmStats};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
-use crate::extra::{template, wrong};
+use crate::by_hand::{ByHand, Load, new_dir};
+use crate::extra::{paged_with, tag, wrong};
 use crate::firecracker::Firecracker;
-use crate::probe::{self, BALLAST_PAGES, RAM_BYTES};
+use crate::paged::{Paged, RamFile};
+use crate::probe::{self, RAM_BYTES};
 
-const SAMPLES: usize = 20;
-const FORKS: usize = 8;
+/// Machines whose memory is weighed.
+const FORKS: usize = 4;
 
-/// From nothing to the first answer of the guest: by the driver, by hand with the same program, and their ratio. Then
-/// the memory of forks that run at once.
-pub(crate) async fn measure_restore(subject: &Firecracker) {
+/// Pages that a guest works through: 16 MiB.
+const WORK_PAGES: u64 = 4096;
+
+/// Everything that is measured on a real Firecracker.
+pub(crate) async fn measure(subject: &Firecracker) {
+    let quick = std::env::args().any(|argument| argument == "--quick");
     let rig = Rig::new(subject).await;
-    let saved = template(&rig).await;
-    let _hold = rig
-        .driver
-        .templates()
-        .unwrap()
-        .hold(saved.image.dir())
-        .await;
-    let by_hand = ByHand::prepare(&rig, &saved, subject);
-    let (mut driven, mut handmade) = (Vec::new(), Vec::new());
-    for _ in 0..SAMPLES {
+    let saved = {
+        let machine = rig.launch().await;
+        tag(&machine, 0, WORK_PAGES, 1).await;
+        rig.standby(machine).await
+    };
+    let templates = rig.driver.templates().unwrap();
+    let _hold = templates.hold(saved.image.dir()).await;
+    let compressed = compressed(&rig, &saved.image);
+    let restores = restores(&rig, subject, &saved, if quick { 15 } else { 40 }).await;
+    let mut ways = Ways::start(&rig, &saved.image, &compressed).await;
+    ways.measure(&rig, if quick { 3 } else { 9 }).await;
+    let figures = json!({
+        "restore": restores,
+        "verify": ways.figures(),
+        "pss_kib": {
+            "file": pss(&rig, &Memory::File(&saved.image)).await,
+            "uffd": pss(&rig, &Memory::Pager(&ways.ways[2].1)).await,
+        },
+    });
+    println!("{figures}");
+}
+
+/// From nothing to the first answer of the guest, by the driver and by hand with the same program.
+async fn restores(rig: &Rig<'_>, subject: &Firecracker, saved: &Saved, rounds: usize) -> Value {
+    let unpacked = Unpacked::of(&saved.image);
+    let (mut driver, mut by_hand) = (Vec::new(), Vec::new());
+    // The first round warms caches on both sides and does not count.
+    for round in 0..=rounds {
         let plan = rig.restore_plan(&saved.image, RamUse::Fork, Wake::Running);
         let began = Instant::now();
         let fork = rig.try_restore(plan).await.unwrap();
         probe::line(fork.vm.as_ref(), "beats").await;
-        driven.push(began.elapsed());
+        let took = began.elapsed();
         fork.vm.kill().await.unwrap();
-        handmade.push(by_hand.restore(&rig.instance_dir()));
+        let hand = unpacked.restore(rig, subject);
+        if round > 0 {
+            driver.push(ms(took));
+            by_hand.push(ms(hand));
+        }
     }
-    let (driven, handmade) = (median(driven), median(handmade));
-    println!(
-        "  restore to first answer: {driven:.1?}, by hand {handmade:.1?}, ratio {:.2}",
-        driven.as_secs_f64() / handmade.as_secs_f64()
-    );
+    json!({ "driver": driver, "by_hand": by_hand })
+}
 
+/// One file of RAM in memory, for the steps of a restore as a person would take them.
+struct Unpacked {
+    ram: tempfile::NamedTempFile,
+    image: Image,
+}
+
+impl Unpacked {
+    fn of(image: &Image) -> Self {
+        let ram = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        ram.as_file().set_len(RAM_BYTES).unwrap();
+        let loader = Loader::default();
+        for layer in 0..image.manifest().layers.len() {
+            let place = |first: u64, bytes: &[u8]| {
+                ram.as_file().write_all_at(bytes, first * PAGE_BYTES as u64)
+            };
+            loader.read_layer(image, layer, place).unwrap();
+        }
+        let image = Image::open(image.dir()).unwrap();
+        Self { ram, image }
+    }
+
+    /// From nothing to the first answer. The copy of the disk is made before, as it is for the driver; links, log and
+    /// sockets are made in the time that counts, on both sides.
+    fn restore(&self, rig: &Rig<'_>, subject: &Firecracker) -> Duration {
+        let dir = new_dir(rig);
+        memory::copy_sparse(&self.image.disk_path(0), &dir.join("disk")).unwrap();
+        let began = Instant::now();
+        let mut vm = ByHand::start(subject, dir);
+        let (status, answer) = vm.try_load(&Load {
+            state: &self.image.state_path(),
+            memory: ("File", self.ram.path()),
+            resume: true,
+        });
+        assert_eq!(status, 204, "{answer}");
+        vm.ask("beats");
+        began.elapsed()
+    }
+}
+
+/// The same image with its RAM compressed.
+fn compressed(rig: &Rig<'_>, image: &Image) -> Image {
+    let ram = Unpacked::of(image).ram;
+    let dir = rig.instance_dir().join("image");
+    let mut draft = Draft::create(&dir, ImageId::random().unwrap(), &Verified::default()).unwrap();
+    let source = RamFile::of(ram.path());
+    draft
+        .write_layer_as(Encoding::Zstd, RAM_BYTES, &source)
+        .unwrap();
+    std::fs::copy(image.state_path(), draft.state_path()).unwrap();
+    for (position, disk) in image.manifest().disks.iter().enumerate() {
+        let disk = NewDisk {
+            source: image.disk_path(position),
+            format: disk.format,
+            virtual_bytes: disk.virtual_bytes,
+            how: How::Copy,
+        };
+        draft.add_disk(&disk).unwrap();
+    }
+    let facts = ManifestFacts {
+        machine: image.manifest().machine.clone(),
+        root_digest: "sha256:bench".into(),
+    };
+    draft.finish(facts).unwrap()
+}
+
+/// Where a fork's memory comes from.
+enum Memory<'a> {
+    File(&'a Image),
+    Pager(&'a Way),
+}
+
+/// A pager with its settings, and what its forks took.
+struct Way {
+    paged: Paged,
+    image: Image,
+    hot: Option<HotPages>,
+    verify: Vec<f64>,
+    whole: Vec<f64>,
+    stats: VmStats,
+}
+
+impl Way {
+    async fn start(rig: &Rig<'_>, image: &Image, batch_bytes: u64) -> Self {
+        let settings = Settings {
+            batch_bytes,
+            ..Settings::default()
+        };
+        Self {
+            paged: Paged::start_with(rig, image, settings).await,
+            image: Image::open(image.dir()).unwrap(),
+            hot: None,
+            verify: Vec::new(),
+            whole: Vec::new(),
+            stats: VmStats::default(),
+        }
+    }
+
+    async fn fork(&self, rig: &Rig<'_>, name: &str, record: bool) -> Machine {
+        let (socket, attached) = self.paged.await_vm(name, self.hot.clone(), record);
+        let plan = paged_with(rig, &self.image, &socket);
+        let fork = rig.try_restore(plan).await.unwrap();
+        attached.await.unwrap();
+        fork
+    }
+
+    /// Records what a fork touches that works through its pages.
+    async fn record(&mut self, rig: &Rig<'_>) {
+        let fork = self.fork(rig, "recorded", true).await;
+        assert_eq!(wrong(&fork, 0, WORK_PAGES, 1).await, 0);
+        let supervisor = std::sync::Arc::clone(&self.paged.supervisor);
+        let marked = spawn_blocking(move || supervisor.mark("recorded", Mark::FirstExec).unwrap());
+        self.hot = marked.await.unwrap();
+        assert!(self.hot.is_some(), "nothing was recorded");
+        fork.vm.kill().await.unwrap();
+    }
+
+    async fn measure(&mut self, rig: &Rig<'_>, name: &str) {
+        let began = Instant::now();
+        let fork = self.fork(rig, name, false).await;
+        self.verify.push(work(&fork).await);
+        self.whole.push(ms(began.elapsed()));
+        self.stats = self.paged.stats(name).await;
+        fork.vm.kill().await.unwrap();
+    }
+}
+
+/// Has the guest read 16 MiB and look at every byte.
+async fn work(fork: &Machine) -> f64 {
+    let began = Instant::now();
+    assert_eq!(wrong(fork, 0, WORK_PAGES, 1).await, 0);
+    ms(began.elapsed())
+}
+
+/// All ways of giving a fork its memory.
+struct Ways<'a> {
+    image: &'a Image,
+    file: (Vec<f64>, Vec<f64>),
+    ways: Vec<(&'static str, Way)>,
+}
+
+impl<'a> Ways<'a> {
+    async fn start(rig: &Rig<'_>, image: &'a Image, compressed: &Image) -> Self {
+        let mut ways = Vec::new();
+        for (name, image, batch) in [
+            ("uffd_4k", image, 4 << 10),
+            ("uffd_2m", image, 2 << 20),
+            ("uffd_64k", image, 64 << 10),
+            ("hot", image, 64 << 10),
+            ("compressed", compressed, 64 << 10),
+            ("compressed_hot", compressed, 64 << 10),
+        ] {
+            let mut way = Way::start(rig, image, batch).await;
+            if name.ends_with("hot") {
+                way.record(rig).await;
+            }
+            ways.push((name, way));
+        }
+        Self {
+            image,
+            file: (Vec::new(), Vec::new()),
+            ways,
+        }
+    }
+
+    async fn measure(&mut self, rig: &Rig<'_>, rounds: usize) {
+        // The first round has the pagers read and check their images, and does not count.
+        for round in 0..=rounds {
+            let began = Instant::now();
+            let fork = rig.restore(self.image, RamUse::Fork).await;
+            self.file.0.push(work(&fork).await);
+            self.file.1.push(ms(began.elapsed()));
+            fork.vm.kill().await.unwrap();
+            for (name, way) in &mut self.ways {
+                way.measure(rig, &format!("{name}-{round}")).await;
+            }
+        }
+    }
+
+    fn figures(&self) -> Value {
+        let mut figures = json!({
+            "file": { "verify": self.file.0[1..], "whole": self.file.1[1..] },
+        });
+        for (name, way) in &self.ways {
+            let latency = &way.stats.latency;
+            figures[name] = json!({
+                "verify": way.verify[1..],
+                "whole": way.whole[1..],
+                "faults": way.stats.faults,
+                "p50_us": latency.quantile_us(0.5),
+                "p99_us": latency.quantile_us(0.99),
+            });
+        }
+        figures
+    }
+}
+
+/// Proportional set size of each of several forks that have worked through their pages, KiB.
+async fn pss(rig: &Rig<'_>, memory: &Memory<'_>) -> Vec<u64> {
     let mut forks = Vec::new();
-    for _ in 0..FORKS {
-        let fork = rig.restore(&saved.image, RamUse::Fork).await;
-        probe::line(fork.vm.as_ref(), "beats").await;
+    for nth in 0..FORKS {
+        let fork = match memory {
+            Memory::File(image) => rig.restore(image, RamUse::Fork).await,
+            Memory::Pager(way) => way.fork(rig, &format!("weighed-{nth}"), false).await,
+        };
+        work(&fork).await;
+        // A guest that polls takes a processor.
         fork.vm.pause().await.unwrap();
         forks.push(fork);
     }
-    for (when, reads) in [
-        ("after the first answer", 0),
-        ("after reading the ballast", BALLAST_PAGES),
-    ] {
-        let mut pss = 0;
-        for fork in &forks {
-            fork.vm.resume().await.unwrap();
-            wrong(fork, 0, reads, 1).await;
-            fork.vm.pause().await.unwrap();
-        }
-        for fork in &forks {
-            let memory = fork.vm.memory().unwrap().report().await.unwrap();
-            pss += memory.pss_bytes / FORKS as u64;
-        }
-        println!(
-            "  PSS of each of {FORKS} forks {when}: {} KiB of {} MiB",
-            pss >> 10,
-            RAM_BYTES >> 20
-        );
+    let mut sizes = Vec::new();
+    for fork in &forks {
+        let memory = fork.vm.memory().unwrap().report().await.unwrap();
+        sizes.push(memory.pss_bytes >> 10);
     }
     for fork in forks {
         fork.vm.kill().await.unwrap();
     }
+    sizes
 }
 
-fn median(mut samples: Vec<Duration>) -> Duration {
-    samples.sort_unstable();
-    samples[samples.len() / 2]
-}
-
-/// The steps of a restore as a person would take them, with one file of RAM in memory.
-struct ByHand {
-    program: std::path::PathBuf,
-    ram: tempfile::NamedTempFile,
-    saved_state: std::path::PathBuf,
-    root: std::path::PathBuf,
-    disk: std::path::PathBuf,
-}
-
-impl ByHand {
-    fn prepare(rig: &Rig<'_>, saved: &Saved, subject: &Firecracker) -> Self {
-        let ram = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
-        ram.as_file().set_len(RAM_BYTES).unwrap();
-        let loader = Loader::default();
-        for layer in 0..saved.image.manifest().layers.len() {
-            let place = |first: u64, bytes: &[u8]| {
-                use std::os::unix::fs::FileExt;
-                ram.as_file().write_all_at(bytes, first * PAGE_BYTES as u64)
-            };
-            loader.read_layer(&saved.image, layer, place).unwrap();
-        }
-        Self {
-            program: subject.real().firecracker.unwrap(),
-            ram,
-            saved_state: saved.image.state_path(),
-            root: rig.subject.root(),
-            disk: saved.image.disk_path(0),
-        }
-    }
-
-    fn restore(&self, dir: &Path) -> Duration {
-        std::os::unix::fs::symlink(&self.root, dir.join("root")).unwrap();
-        // An instance's directory has one of that name.
-        fs::remove_dir(dir.join("disk")).unwrap();
-        memory::copy_sparse(&self.disk, &dir.join("disk")).unwrap();
-        fs::write(dir.join("log"), "").unwrap();
-        let began = Instant::now();
-        let mut child = Ends(self.start(dir));
-        let body = format!(
-            r#"{{"snapshot_path":"{}","mem_backend":{{"backend_type":"File","backend_path":"{}"}},"enable_diff_snapshots":true,"resume_vm":true}}"#,
-            self.saved_state.display(),
-            self.ram.path().display(),
-        );
-        let mut api = connect(&dir.join("api"), &mut child.0);
-        write!(api, "PUT /snapshot/load HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-        let mut answer = [0; 12];
-        api.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 204");
-        let mut guest = loop {
-            let mut guest = BufReader::new(connect(&dir.join("vsock"), &mut child.0));
-            guest.get_mut().write_all(b"CONNECT 1024\n").unwrap();
-            let mut line = String::new();
-            if guest.read_line(&mut line).is_ok() && line.starts_with("OK ") {
-                break guest;
-            }
-        };
-        guest.get_mut().write_all(b"beats\n").unwrap();
-        guest.read_line(&mut String::new()).unwrap();
-        began.elapsed()
-    }
-
-    fn start(&self, dir: &Path) -> Child {
-        let mut command = Command::new(&self.program);
-        command
-            .args(["--api-sock", "api", "--log-path", "log"])
-            .args(["--level", "Warning"])
-            .current_dir(dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        command.spawn().unwrap()
-    }
-}
-
-/// A process that ends with its test.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn connect(socket: &Path, child: &mut Child) -> UnixStream {
-    loop {
-        if let Ok(stream) = UnixStream::connect(socket) {
-            return stream;
-        }
-        assert!(child.try_wait().unwrap().is_none(), "it has ended");
-        std::thread::sleep(Duration::from_micros(200));
-    }
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }

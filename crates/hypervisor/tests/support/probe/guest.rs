@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod balloon;
 mod block;
 mod commands;
 mod console;
@@ -19,6 +20,7 @@ mod virtio;
 mod vsock;
 mod words;
 
+use balloon::Balloon;
 use block::Disk;
 use console::Console;
 use text::Text;
@@ -48,32 +50,44 @@ impl Channel {
     }
 }
 
+/// What commands work on.
+pub struct Devices {
+    disk: Disk,
+    balloon: Option<Balloon>,
+}
+
 fn run() -> ! {
-    let Some((channel, disk)) = devices() else {
+    let Some((channel, devices)) = devices() else {
         // What a kernel says that got as far as it can without a disk: whoever tries a kernel looks for it.
         serial::print(b"probe: Unable to mount root: no devices\n");
         power_off()
     };
     serial::print(b"probe: ready\n");
-    serve(channel, disk)
+    serve(channel, devices)
 }
 
-fn devices() -> Option<(Channel, Disk)> {
+fn devices() -> Option<(Channel, Devices)> {
     let mut disk = None;
+    let mut balloon = None;
     let mut channel = None;
     for device in Device::all() {
         match device.kind() {
             // The first disk is the read-only root, the second one is written to.
             virtio::BLOCK => disk = Some(device),
+            virtio::BALLOON => balloon = Some(Balloon::start(device)),
             virtio::VSOCK => channel = Some(Channel::Vsock(Vsock::start(device))),
             virtio::CONSOLE => channel = Some(Channel::Console(Console::start(device))),
             _ => {}
         }
     }
-    Some((channel?, Disk::start(disk?)))
+    let devices = Devices {
+        disk: Disk::start(disk?),
+        balloon,
+    };
+    Some((channel?, devices))
 }
 
-fn serve(mut channel: Channel, mut disk: Disk) -> ! {
+fn serve(mut channel: Channel, mut devices: Devices) -> ! {
     let mut line = Text::new();
     let mut answer = Text::new();
     let mut beats = 0_u64;
@@ -86,7 +100,7 @@ fn serve(mut channel: Channel, mut disk: Disk) -> ! {
         }
         channel.poll(&mut line);
         if line.bytes().last() == Some(&b'\n') {
-            commands::execute(line.bytes(), &mut disk, beats, &mut letters, &mut answer);
+            commands::execute(line.bytes(), &mut devices, beats, &mut letters, &mut answer);
             answer.push(b"\n");
             channel.send(answer.bytes());
             line.clear();

@@ -7,6 +7,7 @@ pub const QUEUE_STEP: u64 = 0x3000;
 /// Buffers that devices read and write, for each device a part of its own.
 pub const BLOCK_BUFFERS: u64 = 0x28_0000;
 pub const CHANNEL_BUFFERS: u64 = 0x29_0000;
+pub const BALLOON_BUFFERS: u64 = 0x2b_0000;
 
 /// Words that the guest was told to remember.
 pub const WORDS: u64 = 0x30_0000;

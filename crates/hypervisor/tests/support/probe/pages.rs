@@ -25,6 +25,12 @@ pub fn wrong(first: u64, count: u64, seed: u64) -> u64 {
     (first..first + count).filter(is_wrong).count() as u64
 }
 
+/// Pages that hold nothing but zeros.
+pub fn zeros(first: u64, count: u64) -> u64 {
+    let is_zero = |page: &u64| (0..PAGE / 8).all(|at| sys::read64(page * PAGE + at * 8) == 0);
+    (first..first + count).filter(is_zero).count() as u64
+}
+
 /// FNV-1a over eight-byte words.
 pub fn checksum(first: u64, count: u64) -> u64 {
     (first * PAGE..(first + count) * PAGE)

@@ -4,6 +4,7 @@ use crate::{map, sys};
 
 pub const BLOCK: u32 = 2;
 pub const CONSOLE: u32 = 3;
+pub const BALLOON: u32 = 5;
 pub const VSOCK: u32 = 19;
 
 /// Entries of every queue.
