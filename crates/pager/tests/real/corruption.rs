@@ -76,6 +76,13 @@ fn an_image_with_a_damaged_head_is_not_served() {
             let started = Supervisor::start(config(dir.path(), &reference.dir), |_| {});
             assert!(started.is_err(), "{encoding:?}: {file} at {part}");
         }
+        for ending in ["idx", "pages"] {
+            let dir = tempfile::tempdir().unwrap();
+            let reference = image(dir.path(), encoding);
+            reference.cut(0, ending);
+            let started = Supervisor::start(config(dir.path(), &reference.dir), |_| {});
+            assert!(started.is_err(), "{encoding:?}: a cut {ending} file");
+        }
     }
 }
 

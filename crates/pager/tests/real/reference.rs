@@ -138,9 +138,22 @@ impl Reference {
 
     /// Flips a bit of a byte of the file of the `layer`-th layer with this ending, at this part of its length.
     pub(crate) fn damage(&self, layer: usize, ending: &str, part: f64) {
+        damage_file(&self.path(layer, ending), part);
+    }
+
+    /// Takes the last byte of such a file.
+    pub(crate) fn cut(&self, layer: usize, ending: &str) {
+        let path = self.path(layer, ending);
+        let writable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(&path, writable).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    }
+
+    fn path(&self, layer: usize, ending: &str) -> PathBuf {
         let image = Image::open(&self.dir).unwrap();
         let id = &image.manifest().layers[layer].id;
-        damage_file(&self.dir.join(format!("ram-{id}.{ending}")), part);
+        self.dir.join(format!("ram-{id}.{ending}"))
     }
 }
 
