@@ -10,6 +10,7 @@ mod footprint;
 mod http;
 mod lab;
 mod network;
+mod pager;
 mod pause;
 mod procfs;
 mod records;
@@ -42,6 +43,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> anyhow::Result<()> {
         // On a real disk: the system's temporary directory is in memory on many hosts.
         let parent = &workspace.target_dir;
         let mut report = Report::new(quick);
+        pager::measure(workspace, quick, &mut report)?;
         network::measure_parts(workspace, quick, &mut report)?;
         for kind in [Kind::Bare, Kind::Connected, Kind::Shipped] {
             let flags = kind.flags();

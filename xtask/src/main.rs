@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod demo;
 mod firecracker;
+mod fuzz;
 mod image;
 mod interrupt;
 mod private_daemon;
@@ -53,6 +54,15 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Feed parsers of hostile input with changed texts for a while. The tests do so for a second.
+    Fuzz {
+        /// How long.
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+        /// Repeat the run that has printed this number.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Formatting, clippy and tidy.
     Check,
     /// The rules that clippy cannot see: sizes, names, words, who depends on whom.
@@ -75,6 +85,7 @@ fn main() -> anyhow::Result<()> {
         Command::Assets => assets::run(&workspace),
         Command::Demo => demo::run(&workspace),
         Command::Bench { quick } => bench::run(&workspace, quick),
+        Command::Fuzz { seconds, seed } => fuzz::run(&workspace, seconds, seed),
         Command::Check => check::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
         Command::Test { arguments } => test::run(&workspace, &arguments),

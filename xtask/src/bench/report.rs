@@ -21,8 +21,8 @@ pub(super) struct Row {
     reference: Option<f64>,
     /// Measured by reference.
     ratio: Option<f64>,
-    /// Largest ratio, or without reference largest measured figure, that is good enough.
-    bound: f64,
+    /// Largest ratio, or without reference largest measured figure, that is good enough; none if nothing is promised.
+    bound: Option<f64>,
     /// Whether it is.
     pass: bool,
     samples: Vec<f64>,
@@ -61,11 +61,48 @@ impl Report {
             measured,
             reference: Some(reference),
             ratio: Some(ratio),
-            bound,
+            bound: Some(bound),
             // Not a number fails.
             pass: ratio <= bound,
             samples: samples.to_vec(),
             reference_samples: references.to_vec(),
+        });
+    }
+
+    /// The median of `samples` and the median of `references`, of which nothing is promised.
+    pub(super) fn compare(
+        &mut self,
+        what: &'static str,
+        unit: &'static str,
+        samples: &[f64],
+        references: &[f64],
+    ) {
+        let (measured, reference) = (median(samples), median(references));
+        self.push(Row {
+            what,
+            unit,
+            measured,
+            reference: Some(reference),
+            ratio: Some(measured / reference),
+            bound: None,
+            pass: true,
+            samples: samples.to_vec(),
+            reference_samples: references.to_vec(),
+        });
+    }
+
+    /// The median of `samples`, of which nothing is promised.
+    pub(super) fn tell(&mut self, what: &'static str, unit: &'static str, samples: &[f64]) {
+        self.push(Row {
+            what,
+            unit,
+            measured: median(samples),
+            reference: None,
+            ratio: None,
+            bound: None,
+            pass: true,
+            samples: samples.to_vec(),
+            reference_samples: Vec::new(),
         });
     }
 
@@ -105,7 +142,7 @@ impl Report {
             measured,
             reference: None,
             ratio: None,
-            bound,
+            bound: Some(bound),
             pass: !samples.is_empty() && measured <= bound,
             samples: samples.to_vec(),
             reference_samples: Vec::new(),
@@ -156,12 +193,18 @@ impl Report {
 impl Row {
     fn cells(&self) -> Vec<String> {
         let figure = |value: f64| format!("{value:.1} {}", self.unit);
-        let bound = match self.ratio {
-            Some(_) => format!("≤ {:.3} ×", self.bound),
-            None => format!("≤ {}", figure(self.bound)),
+        let bound = match (self.bound, self.ratio) {
+            (None, _) => String::new(),
+            (Some(bound), Some(_)) => format!("≤ {bound:.3} ×"),
+            (Some(bound), None) => format!("≤ {}", figure(bound)),
+        };
+        let verdict = match (self.bound, self.pass) {
+            (None, _) => "",
+            (Some(_), true) => "PASS",
+            (Some(_), false) => "FAIL",
         };
         vec![
-            if self.pass { "PASS" } else { "FAIL" }.to_owned(),
+            verdict.to_owned(),
             self.what.to_owned(),
             figure(self.measured),
             self.reference.map_or_else(String::new, figure),
