@@ -24,6 +24,16 @@ pub enum IngressError {
     /// The name is taken.
     #[error("the name {0:?} is taken by another ingress")]
     NameTaken(String),
+    /// A port of the host leads to an instance.
+    #[error(
+        "port {port}/tcp of the host is published for instance {instance}; use another port, or publish another one there"
+    )]
+    Published {
+        /// The port.
+        port: u16,
+        /// Name of the instance.
+        instance: String,
+    },
     /// Too few or too many rules.
     #[error("an ingress has 1 to {MAX_RULES} rules, not {0}")]
     Rules(usize),
@@ -94,25 +104,25 @@ impl Ingresses {
             tags,
             created_at: now,
         };
-        if self
-            .list()
-            .await
-            .iter()
-            .any(|other| other.name == record.name)
-        {
-            return Err(IngressError::NameTaken(record.name));
-        }
         let (row, new) = (record.clone(), record.clone());
         let keep = async || {
             self.store
                 .run(move |store| store.insert_ingress(&row))
                 .await
         };
-        let changed = self.edge.change_ingresses(|all| all.push(new), keep).await;
-        match changed {
+        match self.edge.add_ingress(new, keep).await {
             Ok(()) => Ok(record),
-            Err(EdgeError::Store(StoreError::NameTaken(name))) => {
+            Err(EdgeError::NameTaken(name) | EdgeError::Store(StoreError::NameTaken(name))) => {
                 Err(IngressError::NameTaken(name))
+            }
+            Err(EdgeError::Published { port, instance }) => {
+                let view = self.instances.view(&instance).await;
+                let name = view.map(|view| view.record.name.to_string());
+                Err(IngressError::Published {
+                    port,
+                    // Without a name when it was deleted in this moment.
+                    instance: name.unwrap_or_else(|_| instance.to_string()),
+                })
             }
             Err(error) => Err(error.into()),
         }
@@ -123,9 +133,7 @@ impl Ingresses {
         let record = self.find(key).await?;
         let id = record.id.clone();
         let keep = async || self.store.run(move |store| store.remove_ingress(&id)).await;
-        self.edge
-            .change_ingresses(|all| all.retain(|other| other.id != record.id), keep)
-            .await?;
+        self.edge.remove_ingress(&record.id, keep).await?;
         Ok(())
     }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use edge::{Client, DirectoryError, DirectoryUpdate, Entry, Pending};
 use model::InstanceId;
 use network::Network;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::entries::entry;
-use super::{Edge, EdgeError};
+use super::{Edge, EdgeError, Owed};
 use crate::instances::{Instances, Listed, OpError, chain};
 
 /// Between two attempts to reach an edge that does not answer.
@@ -18,6 +19,11 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Between two looks whether the edge still serves: nothing else may need it for hours.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Between two attempts to have the edge serve what it refuses, doubled up to the longest: what is in
+/// the way is somebody else's, a port for example.
+const FIRST_RETELL: Duration = Duration::from_secs(1);
+const LONGEST_RETELL: Duration = Duration::from_secs(30);
 
 /// Runs for ever.
 pub async fn follow(edge: Arc<Edge>, instances: Arc<Instances>) {
@@ -30,6 +36,7 @@ pub async fn follow(edge: Arc<Edge>, instances: Arc<Instances>) {
 
 async fn keep_in_step(edge: Arc<Edge>, instances: Arc<Instances>) {
     let mut sequence = None;
+    let mut retell = Retell::now();
     loop {
         let (round, changed) = if sequence.is_none() {
             // Everything is said below, whatever has changed.
@@ -41,6 +48,16 @@ async fn keep_in_step(edge: Arc<Edge>, instances: Arc<Instances>) {
                     warn!("the edge has ended; it is started again");
                     sequence = None;
                     start_again(&edge).await;
+                    continue;
+                }
+                owed = owes(&edge, &retell) => {
+                    if owed.directory {
+                        // It is new, and knows no instance.
+                        sequence = None;
+                    }
+                    if owed.document {
+                        retell = retell.after(start_again(&edge).await);
+                    }
                     continue;
                 }
             }
@@ -76,11 +93,53 @@ async fn lost(edge: &Edge) {
     }
 }
 
-/// An edge that died is started by this, and told what it is to serve.
-async fn start_again(edge: &Edge) {
-    if let Err(error) = edge.serve_again().await {
-        warn!(why = %chain(&error), "the edge does not serve");
+/// When the edge is next told what it has not taken.
+struct Retell {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Retell {
+    fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            pause: FIRST_RETELL,
+        }
     }
+
+    fn after(self, served: bool) -> Self {
+        if served {
+            return Self::now();
+        }
+        Self {
+            at: Instant::now() + self.pause,
+            pause: (self.pause * 2).min(LONGEST_RETELL),
+        }
+    }
+}
+
+/// Waits until the edge has to be told something again.
+async fn owes(edge: &Edge, retell: &Retell) -> Owed {
+    let mut owed = edge.owed.subscribe();
+    let directory = owed.wait_for(|owed| owed.directory);
+    // The sender is in the same edge.
+    let document = async {
+        let _ = edge.owed.subscribe().wait_for(|owed| owed.document).await;
+        sleep_until(retell.at).await;
+    };
+    tokio::select! {
+        _ = directory => Owed { directory: true, document: false },
+        () = document => Owed { directory: false, document: true },
+    }
+}
+
+/// An edge that died is started by this, and told what it is to serve.
+async fn start_again(edge: &Edge) -> bool {
+    let served = edge.serve_again().await;
+    if let Err(error) = &served {
+        warn!(why = %chain(error), "the edge does not serve what it should");
+    }
+    served.is_ok()
 }
 
 /// Why the directory could not be said.
@@ -108,7 +167,10 @@ async fn say_everything(edge: &Edge, instances: &Instances) -> Result<u64, Follo
         sequence: 1,
         entries,
     };
-    Ok(edge.client().await?.directory(update).await?)
+    let client = edge.client().await?;
+    // Before it is told: one that is started meanwhile is owed it again.
+    edge.owe(|owed| owed.directory = false);
+    Ok(client.directory(update).await?)
 }
 
 async fn say_changes(

@@ -4,6 +4,7 @@
 //! What is to be served follows from records; [`Edge`] puts the whole document together and has
 //! it applied, one change at a time. `follow` keeps the edge's directory of instances in step.
 
+mod claims;
 mod document;
 mod entries;
 mod follow;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use edge::{Applied, ApplyError, Client, Rejected, Start, StartError};
-use model::network::Publish;
+use model::network::{Protocol, Publish};
 use model::{InstanceId, Refusal};
 use network::{Network, Service};
 use tokio::sync::{Mutex, watch};
@@ -31,6 +32,17 @@ pub enum EdgeError {
     /// A rule that cannot be.
     #[error("{0}")]
     BadRule(String),
+    /// Another ingress has the name.
+    #[error("the name {0:?} is taken by another ingress")]
+    NameTaken(String),
+    /// A rule's port leads to an instance.
+    #[error("port {port}/tcp of the host is published for instance {instance}")]
+    Published {
+        /// The port.
+        port: u16,
+        /// The instance.
+        instance: InstanceId,
+    },
     /// The edge refuses the document.
     #[error(transparent)]
     Rejected(#[from] Rejected),
@@ -52,6 +64,15 @@ struct Live {
     published: BTreeMap<InstanceId, Vec<Publish>>,
 }
 
+/// What the edge may not have been told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Owed {
+    /// What to serve.
+    document: bool,
+    /// Where instances are.
+    directory: bool,
+}
+
 /// The edge of this data directory.
 pub struct Edge {
     start: Start,
@@ -60,12 +81,15 @@ pub struct Edge {
     live: Mutex<Live>,
     /// There is an edge, or was one, that serves what is live.
     needed: watch::Sender<bool>,
+    owed: watch::Sender<Owed>,
+    /// Held by whoever looks for the edge: two who found none would start two.
+    looking: Mutex<()>,
 }
 
 impl Edge {
     /// Finds or starts the edge and has it serve what the records say; without a network and
     /// anything to serve that waits until something is. What cannot be served now, such as a port
-    /// that another program has, is tried again with the next change.
+    /// that another program has, is tried again until it can ([`follow`]).
     pub async fn open(
         start: Start,
         settings: Settings,
@@ -76,6 +100,8 @@ impl Edge {
         let needed = network.is_some() || !ingresses.is_empty();
         let edge = Arc::new(Self {
             needed: watch::Sender::new(needed),
+            owed: watch::Sender::default(),
+            looking: Mutex::default(),
             start,
             settings,
             network,
@@ -111,37 +137,85 @@ impl Edge {
         }
     }
 
-    /// Changes the ingresses; `keep` records the change once it is live, and takes it back when
-    /// it cannot be recorded.
-    pub async fn change_ingresses(
+    /// Adds an ingress; `keep` records it once it is live, and it is taken back when it cannot be.
+    pub async fn add_ingress(
         &self,
-        change: impl FnOnce(&mut Vec<IngressRecord>),
+        new: IngressRecord,
         keep: impl AsyncFnOnce() -> Result<(), StoreError>,
     ) -> Result<(), EdgeError> {
         let mut live = self.live.lock().await;
-        let before = live.ingresses.clone();
-        change(&mut live.ingresses);
-        let outcome = match self.serve(&mut live).await {
+        // Looked for under the lock: two may be made at once.
+        if live.ingresses.iter().any(|other| other.name == new.name) {
+            return Err(EdgeError::NameTaken(new.name));
+        }
+        // The edge listens for neither what the kernel leads elsewhere nor what would be led past it.
+        if let Some(clash) = claims::clash(&self.settings, &new, &live.published) {
+            return Err(EdgeError::Published {
+                port: clash.port,
+                instance: clash.instance.clone(),
+            });
+        }
+        let mut after = live.ingresses.clone();
+        after.push(new);
+        self.change_ingresses(&mut live, after, keep).await
+    }
+
+    /// Removes an ingress, in the same way.
+    pub async fn remove_ingress(
+        &self,
+        id: &str,
+        keep: impl AsyncFnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), EdgeError> {
+        let mut live = self.live.lock().await;
+        let mut after = live.ingresses.clone();
+        after.retain(|other| other.id != id);
+        self.change_ingresses(&mut live, after, keep).await
+    }
+
+    async fn change_ingresses(
+        &self,
+        live: &mut Live,
+        after: Vec<IngressRecord>,
+        keep: impl AsyncFnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), EdgeError> {
+        let before = std::mem::replace(&mut live.ingresses, after);
+        let outcome = match self.serve(live).await {
             Ok(()) => keep().await.map_err(EdgeError::from),
             Err(error) => Err(error),
         };
         if outcome.is_err() {
             live.ingresses = before;
-            if let Err(error) = self.serve(&mut live).await {
-                warn!(why = %chain(&error), "the edge may serve an ingress that is not recorded");
+            if let Err(error) = self.serve(live).await {
+                self.owe(|owed| owed.document = true);
+                warn!(why = %chain(&error), "the edge may serve an ingress that is not recorded, until it is told again");
             }
         }
         outcome
     }
 
-    /// Says again what is to be served, to an edge that was started anew.
+    /// Says again what is to be served, to an edge that was started anew or could not be told.
     async fn serve_again(&self) -> Result<(), EdgeError> {
         let mut live = self.live.lock().await;
-        self.serve(&mut live).await
+        let served = self.serve(&mut live).await;
+        if served.is_err() {
+            self.owe(|owed| owed.document = true);
+        }
+        served
     }
 
+    /// An edge that refuses goes on with what it has; one that did not answer is to be told again.
     async fn serve(&self, live: &mut Live) -> Result<(), EdgeError> {
         self.needed.send_replace(true);
+        let served = self.tell(live).await;
+        match &served {
+            Ok(()) => self.owe(|owed| owed.document = false),
+            Err(EdgeError::Unreachable(_)) => self.owe(|owed| owed.document = true),
+            Err(_) => {}
+        }
+        served
+    }
+
+    async fn tell(&self, live: &mut Live) -> Result<(), EdgeError> {
         live.revision += 1;
         let certificates = document::certificates(&self.settings.certificates);
         let document = document::document(
@@ -161,13 +235,29 @@ impl Edge {
         Ok(())
     }
 
-    /// A client of the edge, which is started if there is none.
+    /// A client of the edge, which is started if there is none. One that was just started serves
+    /// what was served last, and knows no instance.
     async fn client(&self) -> Result<Client, EdgeError> {
+        let _one_at_a_time = self.looking.lock().await;
         let (client, found) = edge::ensure(&self.start).await?;
         if found != edge::Found::Running {
             info!(?found, "edge");
+            self.owe(|owed| {
+                *owed = Owed {
+                    document: true,
+                    directory: true,
+                };
+            });
         }
         Ok(client)
+    }
+
+    fn owe(&self, change: impl FnOnce(&mut Owed)) {
+        self.owed.send_if_modified(|owed| {
+            let before = *owed;
+            change(owed);
+            *owed != before
+        });
     }
 
     /// Guests may use ports of ingress, as everybody else.
@@ -184,10 +274,7 @@ impl Edge {
                 ![GUEST_DNS_PORT, HOST_DNS_PORT].contains(&listening.address.port())
             })
             .map(|listening| Service {
-                protocol: match listening.protocol {
-                    edge::Protocol::Tcp => model::network::Protocol::Tcp,
-                    edge::Protocol::Udp => model::network::Protocol::Udp,
-                },
+                protocol: protocol(listening.protocol),
                 port: listening.address.port(),
             })
             .collect();
@@ -197,14 +284,35 @@ impl Edge {
     }
 }
 
+fn protocol(of_edge: edge::Protocol) -> Protocol {
+    match of_edge {
+        edge::Protocol::Tcp => Protocol::Tcp,
+        edge::Protocol::Udp => Protocol::Udp,
+    }
+}
+
 #[async_trait]
 impl HostPorts for Edge {
+    async fn claimant(&self, port: &Publish) -> Option<String> {
+        claims::claimant(&self.settings, &self.live.lock().await.ingresses, port)
+    }
+
     async fn open(&self, id: &InstanceId, ports: &[Publish]) -> Result<(), OpError> {
         let mut live = self.live.lock().await;
-        let before = live.published.insert(id.clone(), ports.to_vec());
-        if before.as_deref() == Some(ports) {
+        if live.published.get(id).is_some_and(|before| before == ports) {
             return Ok(());
         }
+        for port in ports {
+            // It may have come since the caller looked.
+            if let Some(by) = claims::claimant(&self.settings, &live.ingresses, port) {
+                return Err(OpError::PortInUse {
+                    port: port.host_port,
+                    protocol: port.protocol,
+                    by,
+                });
+            }
+        }
+        let before = live.published.insert(id.clone(), ports.to_vec());
         let Err(error) = self.serve(&mut live).await else {
             return Ok(());
         };
@@ -213,9 +321,13 @@ impl HostPorts for Edge {
             None => live.published.remove(id),
         };
         Err(match error {
-            EdgeError::Rejected(Rejected::PortInUse { address, .. }) => {
-                OpError::PortInUse(address.to_string())
-            }
+            EdgeError::Rejected(Rejected::PortInUse {
+                address, protocol, ..
+            }) => OpError::PortInUse {
+                port: address.port(),
+                protocol: self::protocol(protocol),
+                by: format!("another program, on {}", address.ip()),
+            },
             EdgeError::Rejected(rejected @ Rejected::CannotListen { .. }) => {
                 Refusal::request(rejected.to_string()).into()
             }
@@ -228,7 +340,8 @@ impl HostPorts for Edge {
         if live.published.remove(id).is_some()
             && let Err(error) = self.serve(&mut live).await
         {
-            warn!(instance = %id, why = %chain(&error), "a published port is left until the next change");
+            self.owe(|owed| owed.document = true);
+            warn!(instance = %id, why = %chain(&error), "a published port is left until the edge can be told");
         }
     }
 }

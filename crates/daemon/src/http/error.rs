@@ -144,7 +144,7 @@ impl From<OpError> for ApiError {
                 of_image(&error, text)
             }
             OpError::Network(error) => of_network(&error, text),
-            OpError::PortInUse(_) => Self::port_in_use(text),
+            OpError::PortInUse { .. } => Self::port_in_use(text),
             OpError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, codes::RATE_LIMITED, text),
             OpError::NoVmm { .. } => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, codes::NOT_SUPPORTED, text).for_good()
@@ -256,6 +256,7 @@ impl From<IngressError> for ApiError {
             IngressError::NotFound => Self::not_found(text),
             IngressError::Ambiguous(_) => conflict(codes::AMBIGUOUS, text),
             IngressError::NameTaken(_) => conflict(codes::ALREADY_EXISTS, text),
+            IngressError::Published { .. } => Self::port_in_use(text),
             IngressError::Rules(_) => Self::invalid(codes::INVALID_REQUEST, text),
             IngressError::NoTarget(_) => Self::invalid(codes::INSTANCE_NOT_FOUND, text),
             IngressError::Instances(error) => error.into(),
@@ -268,6 +269,8 @@ fn of_edge(failed: EdgeError, text: String) -> ApiError {
     let conflict = |code, text| ApiError::new(StatusCode::CONFLICT, code, text).for_good();
     match failed {
         EdgeError::BadRule(_) => ApiError::invalid(codes::CONFIG_VALIDATION_FAILED, text),
+        EdgeError::NameTaken(_) => conflict(codes::ALREADY_EXISTS, text),
+        EdgeError::Published { .. } => ApiError::port_in_use(text),
         EdgeError::Store(error) => error.into(),
         EdgeError::NotStarted(_) | EdgeError::Unreachable(_) => ApiError::internal(text),
         EdgeError::Rejected(rejected) => match rejected {

@@ -96,7 +96,11 @@ impl Actor {
             self.have_slot(slot::recorded(&lease)).await?;
             let own = self.policy();
             if own != policy {
-                self.ctx.network.get()?.set_policy(lease.slot, own).await?;
+                self.refuse_claimed(&own.publish, &[]).await?;
+                let set = self.ctx.network.get()?.set_policy(lease.slot, own).await;
+                if let Err(error) = set {
+                    return Err(self.whose(error).await);
+                }
             }
             self.open_ports().await?;
         }

@@ -4,6 +4,7 @@ use guest::LinkError;
 use hypervisor::VmmError;
 use memory::ImageError;
 use model::Refusal;
+use model::network::Protocol;
 use network::NetworkError;
 use pager::PagerError;
 
@@ -57,8 +58,15 @@ pub enum OpError {
     #[error("the network failed")]
     Network(#[from] NetworkError),
     /// A port of the host leads elsewhere.
-    #[error("port {0} of the host is in use by another program or instance")]
-    PortInUse(String),
+    #[error("host port {port}/{protocol} is in use by {by}")]
+    PortInUse {
+        /// The port.
+        port: u16,
+        /// Its transport.
+        protocol: Protocol,
+        /// Whose it is, in words.
+        by: String,
+    },
     /// A file operation failed.
     #[error("{what}")]
     Disk {

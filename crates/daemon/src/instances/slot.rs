@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use hypervisor::Nic;
 use model::network::{Policy, Publish};
 use model::{InstanceId, InstanceRecord, Intent, NetworkLease};
-use network::{Held, Lease, Network, Slot};
+use network::{Held, Lease, Network, NetworkError, Slot};
 use tracing::warn;
 
 use super::actor::Actor;
@@ -49,6 +49,9 @@ impl Networking {
 /// Ports of the host that lead to ports of machines.
 #[async_trait]
 pub trait HostPorts: Send + Sync {
+    /// Whose a port of the host is, if it is not for instances: an ingress has it, for example.
+    async fn claimant(&self, port: &Publish) -> Option<String>;
+
     /// Lets `ports` lead to the instance from now on, instead of those before.
     ///
     /// # Errors
@@ -108,12 +111,12 @@ impl Actor {
         }
         // One that a failed attempt has left.
         self.release_slot().await;
-        let lease = self
-            .ctx
-            .network
-            .get()?
-            .take(self.id.as_str(), self.policy())
-            .await?;
+        let policy = self.policy();
+        self.refuse_claimed(&policy.publish, &[]).await?;
+        let lease = match self.ctx.network.get()?.take(self.id.as_str(), policy).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(self.whose(error).await),
+        };
         self.have_slot(recorded(&lease)).await?;
         self.open_ports().await?;
         Ok(Some(nic(&lease)))
@@ -162,6 +165,45 @@ impl Actor {
             if owner == self.id.as_str() && recorded != Some(lease.slot.0) {
                 give_back(&self.ctx, lease.slot.0).await;
             }
+        }
+    }
+
+    /// Refuses ports that are not among `before` and that the edge has for something else.
+    pub(super) async fn refuse_claimed(
+        &self,
+        ports: &[Publish],
+        before: &[Publish],
+    ) -> Result<(), OpError> {
+        for port in ports.iter().filter(|port| !before.contains(port)) {
+            if let Some(by) = self.ctx.ports.claimant(port).await {
+                return Err(OpError::PortInUse {
+                    port: port.host_port,
+                    protocol: port.protocol,
+                    by,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The network knows who has a port by id; people know instances by name.
+    pub(super) async fn whose(&self, error: NetworkError) -> OpError {
+        let NetworkError::PortInUse { protocol, port, by } = error else {
+            return error.into();
+        };
+        let owner = match by.parse::<InstanceId>() {
+            Ok(id) => self
+                .ctx
+                .store
+                .run(move |store| store.instance(&id))
+                .await
+                .ok(),
+            Err(_) => None,
+        };
+        OpError::PortInUse {
+            port,
+            protocol,
+            by: owner.map_or(by, |owner| format!("instance {}", owner.record.name)),
         }
     }
 

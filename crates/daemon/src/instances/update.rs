@@ -26,6 +26,9 @@ impl Actor {
         let before = self.policy();
         let after = spec.network.policy_in(&spec.tags);
         let changed = self.record.lease.filter(|_| after != before);
+        if changed.is_some() {
+            self.refuse_claimed(&after.publish, &before.publish).await?;
+        }
         if let Some(lease) = changed
             && let Err(error) = self.put_in_force(lease, &after, &before).await
         {
@@ -58,7 +61,10 @@ impl Actor {
         before: &Policy,
     ) -> Result<(), OpError> {
         let network = self.ctx.network.get()?;
-        network.set_policy(Slot(lease.slot), after.clone()).await?;
+        let set = network.set_policy(Slot(lease.slot), after.clone()).await;
+        if let Err(error) = set {
+            return Err(self.whose(error).await);
+        }
         if after.publish != before.publish {
             self.ctx.ports.open(&self.id, &after.publish).await?;
         }

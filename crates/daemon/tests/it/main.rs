@@ -11,6 +11,7 @@ mod scenarios;
 mod access;
 mod crashes;
 mod edge;
+mod edge_process;
 mod events;
 mod faults;
 mod filesystems;

@@ -172,6 +172,10 @@ struct NoPorts;
 
 #[async_trait]
 impl HostPorts for NoPorts {
+    async fn claimant(&self, _: &Publish) -> Option<String> {
+        None
+    }
+
     async fn open(&self, _: &InstanceId, _: &[Publish]) -> Result<(), OpError> {
         Ok(())
     }
