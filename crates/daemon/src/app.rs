@@ -22,7 +22,8 @@ use crate::http::{AppState, Limits, Listeners, router, serve};
 use crate::images::Images;
 use crate::ingress::Ingresses;
 use crate::instances::{
-    BootFiles, Changes, Context, HostPorts, Instances, Layout, Networking, Pagers, chain, held,
+    BootFiles, Changes, Context, Everybody, HostPorts, Instances, Layout, Networking, Pagers,
+    chain, held,
 };
 use crate::leases::forget_lost_leases;
 use crate::pagers::PagerProcesses;
@@ -134,6 +135,7 @@ async fn context(
         changes: Changes::default(),
         warm: config.warm,
         pagers: pagers(config, layout)?,
+        everybody: Everybody::default(),
         now,
     };
     Ok((context, edge))

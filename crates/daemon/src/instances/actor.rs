@@ -205,7 +205,11 @@ impl Actor {
             Command::Promote(forks) => self.promote(forks).await?,
             Command::Demote => self.demote().await?,
             Command::SettlePromotion { lived } => self.settle_promotion(lived).await?,
-            Command::DropWarm => self.drop_warm().await,
+            Command::DropWarm { seated } => {
+                if !seated || self.record.spec.network.enabled {
+                    self.drop_warm().await;
+                }
+            }
             Command::Delete { graceful } => self.delete(graceful).await?,
         }
         Ok(Outcome::Done)

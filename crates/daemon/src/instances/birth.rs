@@ -1,14 +1,18 @@
 //! A fork coming to life, in its own actor.
 
+use hypervisor::RamUse;
 use memory::{Image, Owned};
 use model::{ImageId, InstanceRecord, Intent, MemoryMode, Target};
+
+use tracing::info;
 
 use super::actor::{Actor, Up};
 use super::command::Birth;
 use super::context::RESUME_DEADLINE;
+use super::fork::hand_over;
 use super::standby::{Source, blocking_op, not_resumed, now_awake};
 use super::warm::{Seat, WarmFork, WarmVm};
-use super::{OpError, disk, identity, slot};
+use super::{OpError, chain, disk, identity, slot};
 
 impl Actor {
     /// Brings a recorded fork that owns its bytes to its target. A fork that cannot be
@@ -25,13 +29,13 @@ impl Actor {
         let image = self.record.memory.image_id.clone();
         match (birth.target, birth.ram, image) {
             (Target::Running, Some(ram), Some(image)) => {
+                let source = Source {
+                    backend: birth.backend,
+                    hot: birth.hot,
+                };
                 let owned = match birth.warm {
-                    Some(warm) => self.take_over(warm).await?,
+                    Some(warm) => self.take_over_or_wake(warm, &image, ram, source).await?,
                     None => {
-                        let source = Source {
-                            backend: birth.backend,
-                            hot: birth.hot,
-                        };
                         self.wake(&image, ram, source, true).await?;
                         birth.owned
                     }
@@ -78,8 +82,36 @@ impl Actor {
         .await
     }
 
+    /// Becomes the machine that was prepared. One that was still on its way may fail: then this is
+    /// a fork as any other.
+    async fn take_over_or_wake(
+        &mut self,
+        warm: WarmFork,
+        image: &ImageId,
+        ram: RamUse,
+        source: Source,
+    ) -> Result<Owned, OpError> {
+        let why = match warm.machine().await {
+            Ok(machine) => return self.take_over(machine).await,
+            Err(error) => chain(&error),
+        };
+        info!(instance = %self.id, %why, "its warm fork could not be made; it is woken by itself");
+        let Some(parent) = &self.record.parent else {
+            return Err(OpError::NotFound);
+        };
+        // The template is locked by this fork's record: its image is there.
+        let template = self.ctx.layout.instance(parent);
+        let (dir, own) = (self.dir.clone(), image.clone());
+        let vmm = self.record.spec.hypervisor.clone();
+        let owned =
+            blocking_op(move || hand_over(&template, Some(&own), &vmm, &dir, Target::Running))
+                .await?;
+        self.wake(image, ram, source, true).await?;
+        Ok(owned)
+    }
+
     /// Becomes the machine that was prepared: all it lacks is an identity.
-    async fn take_over(&mut self, warm: WarmFork) -> Result<Owned, OpError> {
+    async fn take_over(&mut self, warm: WarmVm) -> Result<Owned, OpError> {
         let WarmVm {
             vm,
             link,
@@ -87,7 +119,7 @@ impl Actor {
             paged,
             seat,
             owned,
-        } = warm.machine().await?;
+        } = warm;
         crate::metrics::warm_fork("taken");
         self.vm = Some(vm);
         self.paged = paged;

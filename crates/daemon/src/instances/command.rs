@@ -112,7 +112,10 @@ pub(super) enum Command {
     /// Change the record.
     Update(Patch),
     /// End the forks that were prepared ahead.
-    DropWarm,
+    DropWarm {
+        /// Only if they have slots on the network.
+        seated: bool,
+    },
     /// Go away; politely if `graceful`.
     Delete {
         /// Ask the program to end first.
@@ -182,7 +185,7 @@ impl Command {
     /// Whether it may follow a deletion that was begun and not finished.
     pub(super) fn fits_a_deletion(&self) -> bool {
         match self {
-            Self::Delete { .. } | Self::DropWarm => true,
+            Self::Delete { .. } | Self::DropWarm { .. } => true,
             Self::Create
             | Self::Start(_)
             | Self::Stop
@@ -211,7 +214,7 @@ impl Command {
             Self::Fork(_) => "fork",
             Self::BecomeFork(_) => "become-fork",
             Self::Update(_) => "update",
-            Self::DropWarm => "drop-warm",
+            Self::DropWarm { .. } => "drop-warm",
             Self::Delete { .. } => "delete",
         }
     }

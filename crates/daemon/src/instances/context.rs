@@ -1,7 +1,7 @@
 //! What every instance's actor works with. Built once, by the composition root.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use hypervisor::KernelFormat;
@@ -14,6 +14,7 @@ use super::changes::Changes;
 use super::drivers::Drivers;
 use super::layout::Layout;
 use super::pagers::Pagers;
+use super::registry::Instances;
 use super::slot::{HostPorts, Networking};
 use super::warm::WarmPolicy;
 use crate::store::Store;
@@ -85,8 +86,26 @@ pub struct Context {
     pub warm: WarmPolicy,
     /// What fills the memory of machines page by page.
     pub pagers: Arc<Pagers>,
+    /// All instances, once they are there.
+    pub everybody: Everybody,
     /// The wall clock.
     pub now: fn() -> UnixMillis,
+}
+
+/// The way from one instance to all others, for what only they can give.
+#[derive(Default)]
+pub struct Everybody(OnceLock<Weak<Instances>>);
+
+impl Everybody {
+    pub(super) fn set(&self, all: &Arc<Instances>) {
+        // Instances are opened once for each context; a second time would be the same.
+        let _ = self.0.set(Arc::downgrade(all));
+    }
+
+    /// None before they are there, and when they go.
+    pub(super) fn get(&self) -> Option<Arc<Instances>> {
+        self.0.get()?.upgrade()
+    }
 }
 
 impl Context {

@@ -35,7 +35,7 @@ mod warm;
 
 pub use changes::Changes;
 pub use command::{ForkMemory, ForkOrder, ForkResult, Patch, StartOverrides};
-pub use context::{BootFiles, Context};
+pub use context::{BootFiles, Context, Everybody};
 pub use drivers::Drivers;
 pub use error::{OpError, chain};
 pub use layout::{InstanceDir, Layout, LogSource};

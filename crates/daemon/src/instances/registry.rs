@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, stream};
@@ -24,6 +25,9 @@ use crate::store::{Found, StoreError};
 
 /// Instances that are brought in step at one time after a restart.
 const PARALLEL_RECOVERIES: usize = 16;
+
+/// How long templates may take to end their warm forks when their slots are needed.
+const YIELD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Panics of one instance's actors after which the next one waits for a request before it
 /// looks at the world.
@@ -61,6 +65,7 @@ impl Instances {
             ctx: Arc::clone(&ctx),
             actors: Mutex::new(HashMap::new()),
         });
+        ctx.everybody.set(&all);
         ctx.pagers.find().await;
         let entries = ctx.store.run(|store| store.instances()).await?;
         let mut known = HashSet::new();
@@ -305,11 +310,21 @@ impl Instances {
     /// Ends the forks that are prepared ahead, before the daemon stops: the next one
     /// could not know them. A template that is busy is left to the next start.
     pub async fn drop_warm(&self) {
+        self.end_warm(false).await;
+    }
+
+    /// Ends those that have slots on the network, because a machine that somebody asked for needs one.
+    pub(super) async fn yield_slots(&self) {
+        // A template that is busy for longer keeps its own.
+        let _ = tokio::time::timeout(YIELD_DEADLINE, self.end_warm(true)).await;
+    }
+
+    async fn end_warm(&self, seated: bool) {
         let handles: Vec<Handle> = self.actors().values().cloned().collect();
         let pools = handles
             .iter()
             .filter(|handle| handle.published.borrow().state == State::Template)
-            .map(|handle| send(handle, Command::DropWarm));
+            .map(|handle| send(handle, Command::DropWarm { seated }));
         futures::future::join_all(pools).await;
     }
 

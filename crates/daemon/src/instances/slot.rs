@@ -113,13 +113,25 @@ impl Actor {
         self.release_slot().await;
         let policy = self.policy();
         self.refuse_claimed(&policy.publish, &[]).await?;
-        let lease = match self.ctx.network.get()?.take(self.id.as_str(), policy).await {
+        let lease = match self.lease(policy).await? {
             Ok(lease) => lease,
             Err(error) => return Err(self.whose(error).await),
         };
         self.have_slot(recorded(&lease)).await?;
         self.open_ports().await?;
         Ok(Some(nic(&lease)))
+    }
+
+    /// Warm forks are nobody's yet: in a full pool they give way to a machine that was asked for.
+    async fn lease(&self, policy: Policy) -> Result<Result<Lease, NetworkError>, OpError> {
+        let network = self.ctx.network.get()?;
+        let taken = network.take(self.id.as_str(), policy.clone()).await;
+        if let (Err(NetworkError::Exhausted { .. }), Some(all)) = (&taken, self.ctx.everybody.get())
+        {
+            all.yield_slots().await;
+            return Ok(network.take(self.id.as_str(), policy).await);
+        }
+        Ok(taken)
     }
 
     /// Notes the slot, and records it unless this is a fork on its way: that is recorded when it

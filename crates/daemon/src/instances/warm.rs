@@ -10,19 +10,21 @@
 //! when the template has not been forked for a while.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use guest::{Events, Link};
 use hypervisor::{RamUse, Vm, VmStatus};
 use memory::Owned;
 use model::network::Policy;
 use model::{Backend, ImageId, InstanceId, InstanceSpec, Target};
-use network::Lease;
+use network::{Lease, NetworkError, Usage};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::actor::Actor;
 use super::context::{Context, RESUME_DEADLINE};
@@ -36,6 +38,9 @@ use crate::entropy;
 /// Time for the fork that was just made before the next one is prepared: whoever asked
 /// for it has the processor first.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Of so many slots of the pool one is kept free of warm forks, and one at least.
+const KEPT_FREE: usize = 16;
 
 /// How many warm forks a template keeps, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +78,7 @@ pub(super) struct WarmFork {
 
 enum Stage {
     Growing {
-        /// Said: somebody waits for it. Dropped: nobody will.
+        /// Said: somebody waits for it. Dropped: nobody will, and what can be left is left.
         hurry: oneshot::Sender<()>,
         task: JoinHandle<Result<WarmVm, OpError>>,
     },
@@ -167,6 +172,9 @@ impl WarmPool {
                 fork.stage = Stage::Ready(machine);
                 self.forks.push_front(fork);
                 crate::metrics::warm_fork("made");
+            }
+            Err(OpError::Network(NetworkError::Exhausted { .. })) => {
+                debug!(fork = %fork.id, "no warm fork is made: few addresses are free");
             }
             Err(error) => {
                 warn!(fork = %fork.id, why = %chain(&error), "a warm fork could not be made");
@@ -264,10 +272,8 @@ impl Actor {
 fn finished(
     joined: Result<Result<WarmVm, OpError>, tokio::task::JoinError>,
 ) -> Result<WarmVm, OpError> {
-    match joined {
-        Ok(result) => result,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-    }
+    // Without a result when the daemon ends: one that panics has one.
+    joined.unwrap_or(Err(OpError::Broken))
 }
 
 async fn end(ctx: &Context, fork: WarmFork) {
@@ -311,6 +317,61 @@ async fn leave(ctx: &Context, seat: Option<Box<Seat>>) {
     }
 }
 
+/// Ends whatever was made under an id that is nobody's.
+async fn end_remains(ctx: &Context, id: &InstanceId) {
+    let dir = ctx.layout.instance(id);
+    match ctx.drivers.adopt_any(&dir.run()).await {
+        Ok(Some(vm)) => clear(vm.as_ref(), &dir, id).await,
+        Ok(None) => remove(&dir, id).await,
+        Err(error) => {
+            warn!(fork = %id, why = %chain(&error), "what is left of a warm fork stays until the next start");
+            return;
+        }
+    }
+    let Ok(network) = ctx.network.get() else {
+        return;
+    };
+    for (owner, lease) in network.leases() {
+        if owner == id.as_str() {
+            slot::give_back(ctx, lease.slot.0).await;
+        }
+    }
+}
+
+/// Whether a warm fork may have one of the slots: who asks for a machine is to find one free.
+fn has_room(usage: Usage) -> bool {
+    let kept = (usage.capacity / KEPT_FREE).max(1);
+    usage.capacity.saturating_sub(usage.in_use) > kept
+}
+
+/// Whether somebody wants a warm fork that is in the making.
+struct Wanted(Option<oneshot::Receiver<()>>);
+
+impl Wanted {
+    /// Leaves the processor to whoever was forked just now, unless somebody waits.
+    async fn pause(&mut self) -> Result<(), OpError> {
+        let Some(hurried) = &mut self.0 else {
+            return Ok(());
+        };
+        match tokio::time::timeout(PAUSE, hurried).await {
+            Ok(Ok(())) => self.0 = None,
+            Ok(Err(_)) => return Err(OpError::NotFound),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody will ever want it.
+    async fn lost(&mut self) {
+        if let Some(hurried) = &mut self.0
+            && hurried.await.is_err()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
 /// A warm fork in the making.
 struct Sapling {
     ctx: Arc<Context>,
@@ -323,12 +384,22 @@ struct Sapling {
 }
 
 impl Sapling {
-    async fn grow(mut self, hurried: oneshot::Receiver<()>) -> Result<WarmVm, OpError> {
-        if let Ok(Err(_)) = tokio::time::timeout(PAUSE, hurried).await {
-            return Err(OpError::NotFound);
-        }
+    async fn grow(self, hurried: oneshot::Receiver<()>) -> Result<WarmVm, OpError> {
+        let (ctx, id) = (Arc::clone(&self.ctx), self.id.clone());
+        let grown = AssertUnwindSafe(self.try_grow(hurried)).catch_unwind();
+        let Ok(result) = grown.await else {
+            error!(fork = %id, "the making of a warm fork panicked: a defect of coppiced");
+            end_remains(&ctx, &id).await;
+            return Err(OpError::Broken);
+        };
+        result
+    }
+
+    async fn try_grow(mut self, hurried: oneshot::Receiver<()>) -> Result<WarmVm, OpError> {
+        let mut wanted = Wanted(Some(hurried));
+        wanted.pause().await?;
         let seat = self.take_seat().await?;
-        let restored = self.restore(seat.as_deref()).await;
+        let restored = self.restore(seat.as_deref(), wanted).await;
         let (vm, paged, owned) = match restored {
             Ok(made) => made,
             Err(error) => {
@@ -362,6 +433,13 @@ impl Sapling {
         }
         let policy = spec.policy_in(&self.spec.tags);
         let network = self.ctx.network.get()?;
+        let usage = network.usage();
+        if !has_room(usage) {
+            return Err(OpError::Network(NetworkError::Exhausted {
+                pool: network.pool().to_string(),
+                capacity: usage.capacity,
+            }));
+        }
         let lease = network.take(self.id.as_str(), policy.clone()).await?;
         Ok(Some(Box::new(Seat { lease, policy })))
     }
@@ -369,6 +447,7 @@ impl Sapling {
     async fn restore(
         &mut self,
         seat: Option<&Seat>,
+        mut wanted: Wanted,
     ) -> Result<(Arc<dyn Vm>, Option<Arc<Paged>>, Owned), OpError> {
         let root = self.ctx.root_disk(&self.spec)?;
         let (source, dir, image) = (self.source.clone(), self.dir.clone(), self.image.clone());
@@ -376,7 +455,11 @@ impl Sapling {
         let owned =
             blocking_op(move || hand_over(&source, Some(&image), &vmm, &dir, Target::Running))
                 .await?;
-        let _permit = self.ctx.starts.acquire().await;
+        // Those before it may wait for the slot that this one has.
+        let _permit = tokio::select! {
+            permit = self.ctx.starts.acquire() => permit,
+            () = wanted.lost() => return Err(OpError::NotFound),
+        };
         let restoring = Restoring {
             id: self.id.clone(),
             dir: self.dir.clone(),
@@ -406,4 +489,25 @@ async fn greet(vm: &Arc<dyn Vm>) -> Result<(Link, Events), OpError> {
     }
     link.rehearse(RESUME_DEADLINE).await?;
     Ok((link, events))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_forks_leave_the_last_slots_free() {
+        let room = |capacity, in_use| {
+            has_room(Usage {
+                capacity,
+                in_use,
+                ready: 0,
+            })
+        };
+        assert!(room(5, 3));
+        assert!(!room(5, 4));
+        assert!(!room(5, 5));
+        assert!(room(64, 59));
+        assert!(!room(64, 60));
+    }
 }

@@ -67,6 +67,34 @@ async fn a_panic_at_any_step_of_a_restore_is_told_and_mended() {
     panic_at_every_step(Scenario::Restore).await;
 }
 
+#[tokio::test]
+async fn a_panic_at_any_step_of_a_fork_leaves_nothing_of_what_was_not_made() {
+    for step in 0..MOST_STEPS {
+        let mut world = World::new().await;
+        let stage = Scenario::ForkTemplate.stage(&world).await;
+        world.gate.panic_at(step);
+        let _ = stage.ask(&world).await;
+        if world.gate.taken().len() <= step {
+            assert!(step > 2, "the operation has steps");
+            return;
+        }
+        world.gate.open();
+        // Forks that were not announced go, with the machines and slots that they had.
+        let gone = async {
+            while !world.nothing_is_lost().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.unwrap();
+        // The names of forks that nobody came to raise are free again with the next start.
+        world.restart().await;
+        world.picture().await;
+        stage.check_names(&world).await;
+        world.delete_everything().await;
+    }
+    panic!("an operation without end");
+}
+
 /// The instance is neither lost nor stuck: the next request finds it as after a restart.
 async fn panic_at_every_step(scenario: Scenario) {
     let mut steps = 0..MOST_STEPS;

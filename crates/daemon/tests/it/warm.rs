@@ -208,3 +208,61 @@ async fn killed_at(step: usize, when: When) -> bool {
     world.delete_everything().await;
     true
 }
+
+/// Five slots.
+const SMALL: &str = "10.9.8.0/29";
+
+#[tokio::test]
+async fn warm_forks_of_any_template_give_way_to_a_machine_that_needs_a_slot() {
+    let world = World::with_warm_forks_in(SMALL, 1, LONG).await;
+    let (template, _) = forked(&world).await;
+    until_warm(&world, &template, 1).await;
+    // Three are free for machines, and the fourth is the warm fork's.
+    for name in ["a", "b", "c"] {
+        world.running(name).await;
+    }
+    assert_eq!(warm_forks(&world, &template).await, 1);
+    let last = world.running("d").await;
+    assert!(world.show(&last).await["network"]["ip"].is_string());
+    assert_eq!(warm_forks(&world, &template).await, 0);
+    assert_eq!(unrecorded(&world).await, []);
+    let refused = world.post("/instances", World::plain("e")).await;
+    refused.refused(409, "insufficient_resources");
+    world.picture().await;
+    world.delete_everything().await;
+}
+
+#[tokio::test]
+async fn a_fork_whose_warm_fork_gets_no_slot_gets_one_itself() {
+    let world = World::with_warm_forks_in(SMALL, 1, LONG).await;
+    for name in ["a", "b", "c"] {
+        world.running(name).await;
+    }
+    // The first fork leaves one slot free, which no warm fork may have.
+    let (template, _) = forked(&world).await;
+    let second = world.fork(&template, json!({ "name": "second" })).await;
+    assert_eq!(world.exec(&second, &["counter"]).await, "2");
+    assert!(world.show(&second).await["network"]["ip"].is_string());
+    world.picture().await;
+    world.delete_everything().await;
+}
+
+#[tokio::test]
+async fn a_fork_does_not_fail_with_the_warm_fork_that_it_waits_for() {
+    for panics in [false, true] {
+        let world = World::with_warm_forks(1, LONG).await;
+        let (template, first) = forked(&world).await;
+        if panics {
+            world.gate.panic_first("restore");
+        } else {
+            world.gate.fail_first("restore");
+        }
+        let second = world.fork(&template, json!({ "name": "second" })).await;
+        assert_eq!(world.exec(&second, &["counter"]).await, "2");
+        world.gate.open();
+        assert_eq!((world.slots_of(&first), world.slots_of(&second)), (1, 1));
+        world.delete_everything().await;
+        assert_eq!(world.slots_in_use(), 0);
+        assert_eq!(world.machines.alive().await, []);
+    }
+}

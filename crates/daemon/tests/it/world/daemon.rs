@@ -8,8 +8,8 @@ use axum::Router;
 use daemon::http::{AppState, Limits, router};
 use daemon::images::Images;
 use daemon::instances::{
-    BootFiles, Changes, Context, Drivers, HostPorts, Instances, Networking, OpError, Pagers, Swept,
-    held,
+    BootFiles, Changes, Context, Drivers, Everybody, HostPorts, Instances, Networking, OpError,
+    Pagers, Swept, held,
 };
 use daemon::store::Store;
 use daemon::tokens::Tokens;
@@ -163,6 +163,7 @@ fn context(world: &World) -> Arc<Context> {
         changes: Changes::default(),
         warm: world.warm,
         pagers,
+        everybody: Everybody::default(),
         now,
     })
 }

@@ -22,6 +22,8 @@ enum Plan {
     Stop(usize, When),
     Fail(usize),
     Panic(usize),
+    FailFirst(&'static str),
+    PanicFirst(&'static str),
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +62,16 @@ impl Gate {
         self.set(Plan::Panic(step));
     }
 
+    /// Fails the next step of this name, and no other.
+    pub(crate) fn fail_first(&self, name: &'static str) {
+        self.set(Plan::FailFirst(name));
+    }
+
+    /// Whoever takes the next step of this name panics.
+    pub(crate) fn panic_first(&self, name: &'static str) {
+        self.set(Plan::PanicFirst(name));
+    }
+
     /// The steps that were begun since the last change of plan.
     pub(crate) fn taken(&self) -> Vec<&'static str> {
         self.inner().taken.clone()
@@ -80,15 +92,17 @@ impl Gate {
         if self.is_stopped() {
             pending::<()>().await;
         }
-        let (step, plan) = {
+        let (step, first, plan) = {
             let mut inner = self.inner();
+            let first = !inner.taken.contains(&name);
             inner.taken.push(name);
-            (inner.taken.len() - 1, inner.plan)
+            (inner.taken.len() - 1, first, inner.plan)
         };
-        if plan == Plan::Fail(step) {
+        if plan == Plan::Fail(step) || (first && plan == Plan::FailFirst(name)) {
             return Err(format!("injected into step {step} ({name})"));
         }
-        assert_ne!(plan, Plan::Panic(step), "injected into {name}");
+        let panics = plan == Plan::Panic(step) || (first && plan == Plan::PanicFirst(name));
+        assert!(!panics, "injected into {name}");
         self.stop_if(plan == Plan::Stop(step, When::Before)).await;
         Ok(Passed(step))
     }

@@ -159,6 +159,36 @@ impl World {
         assert_eq!(leased, recorded, "slots in use and in records");
     }
 
+    /// Slots of the network that somebody has.
+    pub(crate) fn slots_in_use(&self) -> usize {
+        self.owners().len()
+    }
+
+    /// How many of them an instance has.
+    pub(crate) fn slots_of(&self, id: &str) -> usize {
+        self.owners().iter().filter(|owner| *owner == id).count()
+    }
+
+    fn owners(&self) -> Vec<String> {
+        let Networking::Ready(network) = self.daemon().instances.network() else {
+            panic!("no network");
+        };
+        let leases = network.leases().into_iter();
+        leases.map(|(owner, _)| owner).collect()
+    }
+
+    /// Whether every slot and every machine is of an instance that runs and is not busy.
+    pub(crate) async fn nothing_is_lost(&self) -> bool {
+        let running = |id: &str| {
+            let id = id.parse().unwrap();
+            let published = self.daemon().instances.published(&id);
+            published.is_ok_and(|now| now.state == State::Running && !now.busy)
+        };
+        let machines = self.machines.alive().await;
+        self.owners().iter().all(|owner| running(owner))
+            && machines.iter().all(|(id, ..)| running(id))
+    }
+
     fn check_files(&self, record: &InstanceRecord) {
         let dir = self.layout.instance(&record.id);
         let image = record.standby.as_ref().or(record.base.as_ref());

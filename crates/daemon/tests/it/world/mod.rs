@@ -118,6 +118,15 @@ impl World {
         world
     }
 
+    /// As [`World::with_warm_forks`], with these outside addresses.
+    pub(crate) async fn with_warm_forks_in(pool: &str, forks: usize, idle: Duration) -> Self {
+        let mut world = Self::without_daemon();
+        world.pool = Some(pool.parse().unwrap());
+        world.warm = WarmPolicy { forks, idle };
+        world.start_daemon().await;
+        world
+    }
+
     /// As [`World::new`], with these outside addresses.
     pub(crate) async fn with_pool(pool: &str) -> Self {
         let mut world = Self::without_daemon();
