@@ -76,6 +76,9 @@ pub struct NetworkCaps {
     /// Addresses that instances get, in CIDR form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<String>,
+    /// Why there is none, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable_reason: Option<String>,
 }
 
 /// Platforms of runnable images.

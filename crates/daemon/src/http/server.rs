@@ -95,12 +95,14 @@ fn network_caps(app: &App) -> NetworkCaps {
             guest_to_guest: false,
             gateway: Some(network::guest::GATEWAY.to_string()),
             subnet: Some(network.pool().block().to_string()),
+            unavailable_reason: None,
         },
-        Networking::Missing(_) => NetworkCaps {
+        Networking::Missing(why) => NetworkCaps {
             model: "none".to_owned(),
             guest_to_guest: false,
             gateway: None,
             subnet: None,
+            unavailable_reason: Some(why.clone()),
         },
     }
 }

@@ -213,6 +213,8 @@ async fn a_host_without_networks_runs_instances_without() {
     assert_eq!(shown["network"]["ip"], Value::Null);
     let capabilities = world.get("/capabilities").await.ok();
     assert_eq!(capabilities["network"]["model"], json!("none"));
+    let why = capabilities["network"]["unavailable_reason"].as_str();
+    assert!(why.unwrap().contains("load the module tun"), "{why:?}");
     let mut request = World::plain("b");
     request["network"] = json!({ "enabled": true });
     let refused = world.post("/instances", request).await;
