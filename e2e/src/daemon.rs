@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub struct Daemon {
     place: Place,
     home: tempfile::TempDir,
     process: Option<Child>,
+    /// Whose the process is; none = the test's own.
+    user: Option<u32>,
     starts: u32,
     pub(crate) address: SocketAddr,
     pub(crate) http: reqwest::Client,
@@ -60,6 +63,7 @@ impl Daemon {
             place,
             home,
             process: None,
+            user: None,
             starts: 0,
         };
         daemon.run(environment).await;
@@ -104,7 +108,22 @@ impl Daemon {
             .env("COPPICE_ACCELERATOR", accelerator())
             .env("COPPICE_NETWORK", "off")
             .env("NO_COLOR", "1");
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
+    }
+
+    /// Gives program and directory to another user, who has no rights on the host, and starts it again as that user.
+    pub async fn become_user(&mut self, user: u32, environment: &[(&str, &str)]) {
+        self.kill();
+        // Whether the user could reach the program where it was built is not the question.
+        let program = self.data().join("coppiced");
+        fs::copy(&self.place.coppiced, &program).expect("the program is copied");
+        self.place.coppiced = program;
+        place::give(self.data(), user).expect("the directory is given away");
+        self.user = Some(user);
+        self.run(environment).await;
     }
 
     /// An empty file: the host's own configuration is none of the tests' business.

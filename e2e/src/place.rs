@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::processes;
@@ -111,4 +112,17 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives a tree to another user; files with other links, which are shared, stay whose they are.
+pub(crate) fn give(path: &Path, user: u32) -> io::Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    if meta.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), user)?;
+        }
+    } else if meta.nlink() > 1 {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(path, Some(user), Some(user))
 }

@@ -8,18 +8,19 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const NETWORK: &[(&str, &str)] = &[("COPPICE_NETWORK", "auto"), ("COPPICE_NETWORK_SLOTS", "4")];
+pub(crate) const NETWORK: &[(&str, &str)] =
+    &[("COPPICE_NETWORK", "auto"), ("COPPICE_NETWORK_SLOTS", "4")];
 
 /// Slots that are kept prepared.
 const SLOTS: usize = 4;
 
 /// Port of the web server in guests.
-const WEB: u16 = 8080;
+pub(crate) const WEB: u16 = 8080;
 
 /// What its page is made of: a file in the guest's memory.
 const PAGE: &str = "/dev/shm/www/index.html";
 
-async fn start() -> Option<Daemon> {
+pub(crate) async fn start() -> Option<Daemon> {
     let daemon = Daemon::start_with(NETWORK).await?;
     let capabilities = daemon.get("/capabilities").await.expect(200);
     if capabilities["network"]["model"] == "none" {
@@ -33,7 +34,7 @@ async fn start() -> Option<Daemon> {
 }
 
 /// Boots a machine whose program is a web server as well.
-async fn web(daemon: &Daemon, name: &str, network: Value, tags: Value) -> String {
+pub(crate) async fn web(daemon: &Daemon, name: &str, network: Value, tags: Value) -> String {
     let mut request = plain_create(name);
     request["network"] = network;
     request["tags"] = tags;
@@ -45,7 +46,7 @@ async fn web(daemon: &Daemon, name: &str, network: Value, tags: Value) -> String
     id
 }
 
-async fn address(daemon: &Daemon, id: &str) -> String {
+pub(crate) async fn address(daemon: &Daemon, id: &str) -> String {
     let instance = daemon.show(id).await;
     instance["network"]["ip"]
         .as_str()
@@ -61,7 +62,7 @@ fn client() -> reqwest::Client {
         .expect("a client")
 }
 
-async fn page(url: &str, host: Option<&str>) -> Result<(u16, String), reqwest::Error> {
+pub(crate) async fn page(url: &str, host: Option<&str>) -> Result<(u16, String), reqwest::Error> {
     let mut request = client().get(url);
     if let Some(host) = host {
         request = request.header("host", host);
@@ -73,7 +74,7 @@ async fn page(url: &str, host: Option<&str>) -> Result<(u16, String), reqwest::E
     ))
 }
 
-async fn served(url: &str) -> String {
+pub(crate) async fn served(url: &str) -> String {
     page(url, None).await.expect("an answer").1
 }
 
@@ -87,7 +88,7 @@ async fn resolved(daemon: &Daemon, id: &str, name: &str) -> Option<String> {
 }
 
 /// A port of the host that nobody uses now.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
@@ -290,7 +291,7 @@ fn edge_of(daemon: &Daemon) -> Option<rustix::process::Pid> {
 }
 
 /// The host's own address in the pool.
-async fn host_address(daemon: &Daemon) -> String {
+pub(crate) async fn host_address(daemon: &Daemon) -> String {
     daemon.get("/capabilities").await.expect(200)["network"]["subnet"]
         .as_str()
         .and_then(|subnet| subnet.strip_suffix(".0.0/16"))
@@ -411,7 +412,7 @@ async fn a_limit_holds_for_what_is_really_transferred() {
 }
 
 /// Everything on the host that has this daemon's mark.
-fn objects(daemon: &Daemon) -> BTreeSet<String> {
+pub(crate) fn objects(daemon: &Daemon) -> BTreeSet<String> {
     let mark = std::fs::read_to_string(daemon.data().join("network.mark")).expect("a mark");
     let run = |program: &str, arguments: &[&str]| {
         let output = std::process::Command::new(program)
@@ -446,6 +447,55 @@ fn kinds(daemon: &Daemon) -> (usize, usize, usize) {
     let tables = found.iter().filter(|name| name.contains("table")).count();
     // The one that is not a slot's holds the pool's own address.
     (netns, found.len() - netns - tables - 1, tables)
+}
+
+/// What the daemon's table holds, without what it counted.
+fn rules(daemon: &Daemon) -> String {
+    let mark = std::fs::read_to_string(daemon.data().join("network.mark")).expect("a mark");
+    let list = |what: &[&str]| {
+        let output = std::process::Command::new("nft").args(what).output();
+        String::from_utf8_lossy(&output.expect("it runs").stdout).into_owned()
+    };
+    let tables = list(&["list", "tables"]);
+    let table = tables
+        .lines()
+        .find(|line| line.contains(&mark))
+        .expect("a table");
+    let name = table.rsplit(' ').next().expect("a name");
+    list(&["-s", "list", "table", "ip", name])
+}
+
+#[tokio::test]
+async fn a_storm_of_forks_leaves_nothing_on_the_network_when_they_are_deleted() {
+    let Some(daemon) = start().await else {
+        return;
+    };
+    let before = until("the ring of prepared slots to be full", async || {
+        let found = kinds(&daemon);
+        (found.0 == SLOTS && found.1 == SLOTS).then_some(found)
+    })
+    .await;
+    let rules_before = rules(&daemon);
+    let source = web(&daemon, "source", json!({}), json!({})).await;
+    daemon.act(&source, "standby").await.expect(200);
+    let forks = daemon.sprouts(&source, "storm", 16).await;
+    let mut addresses = BTreeSet::new();
+    for fork in &forks {
+        addresses.insert(address(&daemon, fork).await);
+    }
+    assert_eq!(addresses.len(), 16);
+    for ip in &addresses {
+        assert!(rules(&daemon).contains(ip.as_str()), "{ip}");
+    }
+    for fork in &forks {
+        daemon.delete(fork).await.expect(204);
+    }
+    until("nothing but the ring to be left", async || {
+        (kinds(&daemon) == before).then_some(())
+    })
+    .await;
+    assert_eq!(rules(&daemon), rules_before);
+    daemon.expect_tidy().await;
 }
 
 #[tokio::test]

@@ -268,17 +268,23 @@ impl Instances {
 
     /// Boots a stopped instance.
     pub async fn start(&self, id: &InstanceId, overrides: StartOverrides) -> Result<(), OpError> {
-        self.call(id, Command::Start(overrides)).await.map(drop)
+        self.call(id, Command::Start(overrides)).await?;
+        self.ctx.changes.settled().await;
+        Ok(())
     }
 
     /// Powers an instance off.
     pub async fn stop(&self, id: &InstanceId) -> Result<(), OpError> {
-        self.call(id, Command::Stop).await.map(drop)
+        self.call(id, Command::Stop).await?;
+        self.ctx.changes.settled().await;
+        Ok(())
     }
 
     /// Puts an instance in standby.
     pub async fn standby(&self, id: &InstanceId) -> Result<(), OpError> {
-        self.call(id, Command::Standby).await.map(drop)
+        self.call(id, Command::Standby).await?;
+        self.ctx.changes.settled().await;
+        Ok(())
     }
 
     /// Wakes an instance from standby.
@@ -330,12 +336,16 @@ impl Instances {
 
     /// Changes a record.
     pub async fn update(&self, id: &InstanceId, patch: Patch) -> Result<(), OpError> {
-        self.call(id, Command::Update(patch)).await.map(drop)
+        self.call(id, Command::Update(patch)).await?;
+        self.ctx.changes.settled().await;
+        Ok(())
     }
 
     /// Removes an instance; `graceful` lets its program end first.
     pub async fn delete(&self, id: &InstanceId, graceful: bool) -> Result<(), OpError> {
-        self.call(id, Command::Delete { graceful }).await.map(drop)
+        self.call(id, Command::Delete { graceful }).await?;
+        self.ctx.changes.settled().await;
+        Ok(())
     }
 
     /// Deletes what has expired. A locked template stays until its forks are gone.
