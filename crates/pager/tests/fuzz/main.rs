@@ -52,8 +52,8 @@ fn answer(bytes: &[u8], ram_bytes: u64) -> Option<String> {
             assert_eq!(wanted, None, "refused, {error}: {text}");
             // Numbers, and what is quoted of the text, are not a kind.
             let words = error.to_string();
-            let kind = words.split('`').step_by(2).collect::<String>();
-            Some(kind.chars().filter(|c| !c.is_ascii_hexdigit()).collect())
+            let plain = words.chars().take_while(|c| !matches!(c, '`' | '"'));
+            Some(plain.filter(|c| !c.is_ascii_hexdigit()).collect())
         }
     }
 }
