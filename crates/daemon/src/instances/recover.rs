@@ -12,6 +12,9 @@ use super::pagers::Found;
 use super::standby::resume_guest;
 use super::{OpError, chain, disk, identity};
 
+/// How often a VMM that was found is asked what it does; each time has a deadline.
+const LOOKS: usize = 10;
+
 impl Actor {
     /// Brings the actor in step with the world. Afterwards the instance is as if the
     /// daemon had never been away, or as if the operation had never been asked for.
@@ -33,7 +36,7 @@ impl Actor {
             }
         }
         self.find_pager().await;
-        self.look().await;
+        self.look_again().await;
         let survivor = match self.vmm {
             VmmFact::Absent => Survivor::None,
             VmmFact::Running => Survivor::Running,
@@ -100,6 +103,17 @@ impl Actor {
         }
         // What of it is left is looked for as that of any machine that has ended.
         self.forget_vm();
+    }
+
+    /// A VMM of a busy host may take its time to say what it does, above all when the daemon
+    /// asks all of them at once; what is taken for silent then stays so until the next request.
+    async fn look_again(&mut self) {
+        for _ in 0..LOOKS {
+            self.look().await;
+            if !matches!(self.vmm, VmmFact::Unreadable(_)) {
+                return;
+            }
+        }
     }
 
     async fn mend(&mut self, repair: Repair, intent: Option<Intent>) -> Result<(), OpError> {

@@ -19,8 +19,8 @@ use super::vm::{FirecrackerVm, clean, open_run_dir, ram_descriptor};
 use crate::machine::{Record, RunDir, adopt_ram, hold, host_cpu, in_place};
 use crate::process::{Process, RunMark};
 use crate::{
-    Driver, KernelFormat, LaunchPlan, Powers, RestorePlan, TemplateHold, Templates, Vm, VmmError,
-    VmmIdentity,
+    Driver, KernelFormat, LaunchPlan, Powers, RestorePlan, TemplateHold, Templates, Vm, VmStatus,
+    VmmError, VmmIdentity, Wake,
 };
 
 /// Most CPUs that Firecracker gives to one guest.
@@ -112,13 +112,21 @@ impl Driver for FirecrackerDriver {
     async fn launch(&self, plan: LaunchPlan) -> Result<Arc<dyn Vm>, VmmError> {
         let shared = self.shared.as_ref();
         let spawned = in_place(|| start::spawn(shared, prepare_launch(shared, plan)?))?;
-        Ok(Arc::new(start::finish(shared, spawned).await?))
+        let vm = start::finish(shared, spawned).await?;
+        vm.learn(Some(VmStatus::Running));
+        Ok(Arc::new(vm))
     }
 
     async fn restore(&self, plan: RestorePlan) -> Result<Arc<dyn Vm>, VmmError> {
         let shared = self.shared.as_ref();
+        let wake = plan.wake;
         let spawned = in_place(|| start::spawn(shared, prepare_restore(shared, plan)?))?;
-        Ok(Arc::new(start::finish(shared, spawned).await?))
+        let vm = start::finish(shared, spawned).await?;
+        vm.learn(Some(match wake {
+            Wake::Running => VmStatus::Running,
+            Wake::Paused => VmStatus::Paused,
+        }));
+        Ok(Arc::new(vm))
     }
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Vm>>, VmmError> {

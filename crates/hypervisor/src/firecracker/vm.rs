@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,6 +49,16 @@ pub(super) struct FirecrackerVm {
     pub(super) captured: AtomicBool,
     /// Takes the output of the program, from when the machine runs or was adopted.
     app_log: OnceLock<AppLog>,
+    /// What the machine does, after a call of this handle: nobody else makes any.
+    known: Mutex<Known>,
+}
+
+/// What a handle knows of its machine.
+#[derive(Debug, Default)]
+struct Known {
+    status: Option<VmStatus>,
+    /// Rises with every call: an answer that was asked for before one says nothing about the time after it.
+    calls: u64,
 }
 
 impl FirecrackerVm {
@@ -68,6 +78,7 @@ impl FirecrackerVm {
             loader,
             captured,
             app_log: OnceLock::new(),
+            known: Mutex::default(),
         }
     }
 
@@ -89,6 +100,37 @@ impl FirecrackerVm {
     pub(super) fn connections_ended(&self) {
         if let Some(log) = self.app_log.get() {
             log.reconnect();
+        }
+    }
+
+    /// The machine does this since the last call.
+    pub(super) fn learn(&self, status: Option<VmStatus>) {
+        let mut known = self.known();
+        known.status = status;
+        known.calls += 1;
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a call after which the machine does `status`; whether it does is open if the call fails.
+    async fn bring(&self, call: &Call, status: VmStatus) -> Result<(), VmmError> {
+        self.learn(None);
+        self.call(call).await?;
+        self.learn(Some(status));
+        Ok(())
+    }
+
+    /// Asks Firecracker.
+    async fn ask_status(&self) -> Result<VmStatus, VmmError> {
+        let asked = timeout(STATUS_DEADLINE, async {
+            self.api().await?.status(STATUS_DEADLINE).await
+        });
+        tokio::select! {
+            biased;
+            reason = self.process.exited() => Err(ended(reason)),
+            answer = asked => answer.unwrap_or(Err(VmmError::Timeout { what: "the status", after: STATUS_DEADLINE })),
         }
     }
 
@@ -210,14 +252,22 @@ impl Vm for FirecrackerVm {
     }
 
     async fn status(&self) -> Result<VmStatus, VmmError> {
-        let asked = timeout(STATUS_DEADLINE, async {
-            self.api().await?.status(STATUS_DEADLINE).await
-        });
-        let answer = tokio::select! {
-            biased;
-            reason = self.process.exited() => Err(ended(reason)),
-            answer = asked => answer.unwrap_or(Err(VmmError::Timeout { what: "the status", after: STATUS_DEADLINE })),
+        let (known, calls) = {
+            let known = self.known();
+            (known.status, known.calls)
         };
+        if let Some(known) = known
+            && !self.process.has_ended().is_ok_and(|ended| ended)
+        {
+            return Ok(known);
+        }
+        let answer = self.ask_status().await;
+        if let Ok(status @ (VmStatus::Running | VmStatus::Paused)) = &answer {
+            let mut known = self.known();
+            if known.calls == calls {
+                known.status = Some(*status);
+            }
+        }
         let reason = match &answer {
             Ok(_) => None,
             Err(VmmError::Exited { reason, .. }) if *reason != ExitReason::Unknown => Some(*reason),
@@ -232,19 +282,19 @@ impl Vm for FirecrackerVm {
     }
 
     async fn resume(&self) -> Result<(), VmmError> {
-        self.call(&calls::resume()).await?;
+        self.bring(&calls::resume(), VmStatus::Running).await?;
         self.captured.store(false, Ordering::Release);
         Ok(())
     }
 
     async fn pause(&self) -> Result<(), VmmError> {
-        self.call(&calls::pause()).await
+        self.bring(&calls::pause(), VmStatus::Paused).await
     }
 
     /// Firecracker has no call for it. Once the CPUs stand still nothing is under way on the disk, which it writes
     /// without a cache of its own, and a hang-up makes it exit.
     async fn quit(&self) -> Result<(), VmmError> {
-        let paused = self.call(&calls::pause()).await;
+        let paused = self.pause().await;
         let asked = self.process.signal(Signal::HUP);
         if paused.is_err()
             || asked.is_err()

@@ -79,7 +79,7 @@ impl Process {
     }
 
     /// A pidfd becomes readable when its process ends, also while that is a zombie.
-    fn has_ended(&self) -> io::Result<bool> {
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let now = rustix::event::Timespec {
