@@ -130,6 +130,19 @@ pub(super) fn chain(dir: &InstanceDir) -> Result<Vec<DiskFile>, OpError> {
     }
 }
 
+/// Lets a machine go on with the disk that a memory image has frozen: the image is gone, and
+/// its links with it. A VMM without the rights of root could not open the disk again.
+pub(super) fn thaw(dir: &InstanceDir) -> Result<(), OpError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let layers = chain(dir)?;
+    let Some(top) = layers.last() else {
+        return Ok(());
+    };
+    // As it was made.
+    fs::set_permissions(&top.path, fs::Permissions::from_mode(0o600))
+        .map_err(OpError::disk("cannot thaw the disk"))
+}
+
 /// Makes the chain survive a power failure: the names of its layers, and the bytes of
 /// those that are no links.
 pub(super) fn make_durable(dir: &InstanceDir) -> Result<(), OpError> {

@@ -124,6 +124,9 @@ impl Actor {
         if let Err(error) = disk::remove_image(&self.dir.image(image)) {
             warn!(instance = %self.id, why = %chain(&error), "a draft is left for the next sweep");
         }
+        if let Err(error) = disk::thaw(&self.dir) {
+            warn!(instance = %self.id, why = %chain(&error), "the disk stays read-only");
+        }
         self.wake_paused().await;
         let cleared = self
             .save(|record| {

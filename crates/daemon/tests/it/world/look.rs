@@ -1,6 +1,7 @@
 //! What is true of the whole host when nothing is under way, and what it looks like.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use hypervisor::VmStatus;
@@ -198,7 +199,12 @@ impl World {
             let image = Image::open(&dir.image(image)).unwrap();
             image.verify(&memory::Verified::default()).unwrap();
         }
-        let has_disk = !names(&dir.disk()).is_empty();
+        let disk = names(&dir.disk());
+        if let Some(top) = disk.last() {
+            let mode = std::fs::metadata(dir.disk().join(top)).unwrap().mode();
+            assert_eq!(mode & 0o200, 0o200, "{record:?} cannot write to its disk");
+        }
+        let has_disk = !disk.is_empty();
         assert_eq!(has_disk, record.standby.is_none(), "disk of {record:?}");
     }
 
