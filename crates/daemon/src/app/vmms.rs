@@ -202,3 +202,42 @@ fn cgroup_version() -> u32 {
         1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(mode: JailMode, jailer: Option<&Path>) -> FirecrackerKeys {
+        FirecrackerKeys {
+            program: None,
+            jail: mode,
+            jailer: jailer.map(Path::to_owned),
+            uids: 7..9,
+            cgroups: vec!["memory.max=2G".to_owned()],
+        }
+    }
+
+    #[test]
+    fn machines_are_jailed_where_that_is_possible_or_refused_where_it_must_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("firecracker");
+        let nowhere = dir.path().join("nowhere");
+        let lost = |mode| keys(mode, Some(&nowhere));
+        assert_eq!(jail(&lost(JailMode::Auto), &program), Ok(None));
+        let why = jail(&lost(JailMode::On), &program).unwrap_err();
+        assert!(why.contains("jailer") && why.contains("off"), "{why}");
+
+        let beside = dir.path().join(JAILER);
+        std::fs::write(&beside, "").unwrap();
+        let found = |mode| jail(&keys(mode, None), &program);
+        assert_eq!(found(JailMode::Off), Ok(None));
+        if rustix::process::geteuid().is_root() {
+            let made = found(JailMode::Auto).unwrap().unwrap();
+            assert_eq!((made.jailer, made.uids), (beside, 7..9));
+            assert_eq!(made.cgroups, ["memory.max=2G"]);
+        } else {
+            assert_eq!(found(JailMode::Auto), Ok(None));
+            assert!(found(JailMode::On).unwrap_err().contains("root"));
+        }
+    }
+}
