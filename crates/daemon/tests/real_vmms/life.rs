@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use daemon::instances::{
-    Changes, Context, Drivers, EventSink, ForkOrder, HostPorts, ImagePager, Instances, OpError,
-    PagerHost, PagerPolicy, Pagers, Place, Published, Swept, WarmPolicy,
+    Changes, Context, Drivers, EventSink, Everybody, ForkOrder, HostPorts, ImagePager, Instances,
+    OpError, PagerHost, PagerPolicy, Pagers, Place, Published, Swept, WarmPolicy,
 };
 use daemon::store::Store;
 use guest::{ExecSpec, Output};
@@ -231,6 +231,7 @@ async fn context(host: &Host) -> Context {
             idle: Duration::from_secs(300),
         },
         pagers: Pagers::new(Arc::new(NoPagers), &host.layout, policy),
+        everybody: Everybody::default(),
         now,
     }
 }
@@ -253,6 +254,10 @@ struct NoPorts;
 
 #[async_trait]
 impl HostPorts for NoPorts {
+    async fn claimant(&self, _: &Publish) -> Option<String> {
+        None
+    }
+
     async fn open(&self, _: &InstanceId, _: &[Publish]) -> Result<(), OpError> {
         Ok(())
     }
