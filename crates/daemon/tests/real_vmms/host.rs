@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use daemon::instances::{BootFiles, Layout};
+use daemon::instances::{BootFiles, Layout, PagerPolicy};
 use daemon::store::{ImageRecord, Store};
 use hypervisor::Driver;
 use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver, JailConfig, KvmAccess};
 use hypervisor::qemu::{AccelChoice, MachineChoice, QemuConfig, QemuDriver};
 use memory::Loader;
-use model::{ByteSize, InstanceSpec, NetworkSpec, UnixMillis};
+use model::{BackendWish, ByteSize, InstanceSpec, NetworkSpec, UnixMillis};
 
 use crate::LAUNCH;
 use crate::networks::Network;
@@ -24,6 +25,14 @@ const DIGEST: &str = "sha256:333333333333333333333333333333333333333333333333333
 /// First user of jailed machines, and how many a test has: others have others, and nobody else has them.
 const FIRST_UID: u32 = 620_000;
 const UIDS: u32 = 64;
+
+/// Pagers for what needs them, for no longer than that.
+pub(crate) const PAGING: PagerPolicy = PagerPolicy {
+    backend: BackendWish::Auto,
+    graduate_after: None,
+    graduate_rate: 1 << 30,
+    linger: Duration::ZERO,
+};
 
 /// A VMM as the daemon drives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +98,8 @@ pub(crate) struct Host {
     pub(crate) vmms: &'static [Vmm],
     /// Forks that templates keep ready.
     pub(crate) warm: usize,
+    /// What daemons want of pagers.
+    pub(crate) paging: PagerPolicy,
 }
 
 impl Host {
@@ -111,6 +122,7 @@ impl Host {
             assets: assets.to_path_buf(),
             vmms,
             warm: 0,
+            paging: PAGING,
         }
     }
 

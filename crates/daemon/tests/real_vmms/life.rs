@@ -6,19 +6,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use daemon::instances::{
-    Changes, Context, Drivers, EventSink, Everybody, ForkOrder, HostPorts, ImagePager, Instances,
-    OpError, PagerHost, PagerPolicy, Pagers, Place, Published, Swept, WarmPolicy,
+    Changes, Context, Drivers, Everybody, ForkOrder, HostPorts, Instances, OpError, Pagers,
+    Published, Swept, WarmPolicy,
 };
+use daemon::pagers::PagerProcesses;
 use daemon::store::Store;
 use guest::{ExecSpec, Output};
-use hypervisor::ProcessId;
+use hypervisor::{ProcessId, Vm};
 use images::ImageStore;
 use memory::{Loader, Verified};
 use model::network::Publish;
 use model::{BackendWish, ForkAsk, InstanceId, State, UnixMillis};
-use pager::PagerError;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::PAGER;
 use crate::host::{Host, Vmm};
 use crate::probe::Line;
 
@@ -88,6 +89,17 @@ impl<'a> Life<'a> {
 
     /// Running forks, one for each that was asked for.
     pub(crate) fn forks(&self, source: &InstanceId, prefix: &str, ask: ForkAsk) -> Vec<InstanceId> {
+        self.forks_from(source, prefix, ask, None)
+    }
+
+    /// As [`Life::forks`], with memory from a backend.
+    pub(crate) fn forks_from(
+        &self,
+        source: &InstanceId,
+        prefix: &str,
+        ask: ForkAsk,
+        memory_backend: Option<BackendWish>,
+    ) -> Vec<InstanceId> {
         let order = ForkOrder {
             ask,
             name: prefix.to_owned(),
@@ -95,7 +107,7 @@ impl<'a> Life<'a> {
             tags: None,
             post_fork: None,
             network: Default::default(),
-            memory_backend: None,
+            memory_backend,
             heir_of: None,
         };
         let made = self.run(self.instances.fork(source, order)).unwrap();
@@ -123,6 +135,11 @@ impl<'a> Life<'a> {
     /// The process of its VMM.
     pub(crate) fn process(&self, id: &InstanceId) -> Option<ProcessId> {
         self.published(id).vm.map(|vm| vm.process())
+    }
+
+    /// The machine itself.
+    pub(crate) fn guest_vm(&self, id: &InstanceId) -> Arc<dyn Vm> {
+        self.host.guests.of(id.as_str()).vm
     }
 
     /// One command to the guest itself.
@@ -203,12 +220,6 @@ async fn context(host: &Host) -> Context {
     for vmm in host.vmms {
         drivers = drivers.with(host.driver(*vmm, Arc::clone(&loader)).await);
     }
-    let policy = PagerPolicy {
-        backend: BackendWish::File,
-        graduate_after: None,
-        graduate_rate: 0,
-        linger: Duration::ZERO,
-    };
     let records: Vec<_> = host.records.instances().unwrap();
     let records: Vec<_> = records
         .into_iter()
@@ -230,22 +241,26 @@ async fn context(host: &Host) -> Context {
             forks: host.warm,
             idle: Duration::from_secs(300),
         },
-        pagers: Pagers::new(Arc::new(NoPagers), &host.layout, policy),
+        pagers: Pagers::new(Arc::new(pagers()), &host.layout, host.paging),
         everybody: Everybody::default(),
         now,
     }
 }
 
-/// Memory comes from files here; what comes from pagers has tests of its own.
-struct NoPagers;
-
-impl PagerHost for NoPagers {
-    fn open(&self, _: &Place, _: EventSink) -> Result<Box<dyn ImagePager>, PagerError> {
-        panic!("nobody asked for a pager")
-    }
-
-    fn is_complete(&self, _: i32) -> std::io::Result<bool> {
-        Ok(true)
+/// This program in another role; it may take as long as it likes on a busy host.
+fn pagers() -> PagerProcesses {
+    PagerProcesses {
+        program: std::env::current_exe().unwrap(),
+        role: PAGER.to_owned(),
+        build: "test".to_owned(),
+        uid: None,
+        settings: pager::Settings::default(),
+        limits: pager::Limits {
+            start: PATIENCE,
+            answer: PATIENCE,
+            silence: PATIENCE,
+            ..pager::Limits::default()
+        },
     }
 }
 

@@ -10,6 +10,7 @@
 mod host;
 mod life;
 mod networks;
+mod paging;
 mod played;
 mod probe;
 mod scenarios;
@@ -29,10 +30,16 @@ use host::Vmm;
 /// First argument with which this program is the launcher.
 const LAUNCH: &str = "launch";
 
+/// First argument with which it is a pager.
+const PAGER: &str = "pager";
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == LAUNCH) {
         return hypervisor::launch_main();
+    }
+    if arguments.first().is_some_and(|first| first == PAGER) {
+        return pager::main(std::env::args_os().skip(2));
     }
     let has = |option: &str| arguments.iter().any(|argument| argument == option);
     let tests = tests();
@@ -75,6 +82,11 @@ fn tests() -> Vec<(String, &'static [Vmm], Run)> {
     for vmms in alone {
         for (name, run) in scenarios::ON_ONE {
             tests.push((format!("{}::{name}", vmms[0].label()), vmms, run));
+        }
+    }
+    for vmms in &alone[..2] {
+        for (name, run) in paging::ON_PAGERS {
+            tests.push((format!("{}::{name}", vmms[0].label()), *vmms, run));
         }
     }
     for (name, run) in scenarios::ON_BOTH {

@@ -1,0 +1,271 @@
+//! Forks whose memory comes from real pagers.
+
+use std::os::unix::fs::{FileExt as _, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use daemon::instances::{Figures, LogSource, PagerPolicy};
+use model::{BackendWish, InstanceId, State};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Run;
+use crate::host::{Host, PAGING, Vmm};
+use crate::life::{Life, PATIENCE, is_alive, several};
+use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE, Line};
+
+/// Where Firecracker runs.
+pub(crate) const ON_PAGERS: [(&str, Run); 5] = [
+    (
+        "forks_share_a_pager_and_its_memory_is_right",
+        forks_share_a_pager,
+    ),
+    (
+        "a_pager_that_is_killed_costs_no_byte",
+        a_pager_that_is_killed,
+    ),
+    ("a_damaged_image_ends_who_needs_it", a_damaged_image),
+    ("a_complete_machine_needs_no_pager", a_complete_machine),
+    ("pagers_are_found_by_the_next_daemon", pagers_are_found),
+];
+
+const FORKS: u32 = 8;
+
+/// Times that pagers are killed.
+const LOSSES: usize = 3;
+
+fn wrong(life: &Life<'_>, id: &InstanceId) -> String {
+    life.ask(id, &format!("wrong {FREE_PAGE} {BALLAST_PAGES} {BALLAST}"))
+}
+
+fn on_pager(life: &Life<'_>, source: &InstanceId, prefix: &str, count: u32) -> Vec<InstanceId> {
+    life.forks_from(source, prefix, several(count), Some(BackendWish::Uffd))
+}
+
+fn figures(life: &Life<'_>, id: &InstanceId) -> Figures {
+    let paged = life.published(id).paged.unwrap();
+    life.run(paged.figures()).unwrap()
+}
+
+fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !reached() {
+        assert!(began.elapsed() < PATIENCE, "{what} takes for ever");
+        std::thread::yield_now();
+    }
+}
+
+/// Process numbers of the pagers of this host.
+fn pagers(host: &Host) -> Vec<i32> {
+    let place = host.layout.pagers().display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.contains(&place)
+            && let Ok(pid) = entry.file_name().to_string_lossy().parse()
+        {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+fn kill_pagers(host: &Host) {
+    for pid in pagers(host) {
+        // One may have ended by itself.
+        let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+    }
+}
+
+fn journal(host: &Host, id: &InstanceId) -> String {
+    let log = host.layout.instance(id).log(LogSource::Operations);
+    std::fs::read_to_string(log).unwrap()
+}
+
+fn exit_message(host: &Host, id: &InstanceId) -> String {
+    let record = host.records.instance(id).unwrap().record;
+    record.exit.unwrap().message.unwrap()
+}
+
+fn forks_share_a_pager(assets: &Path, vmms: &'static [Vmm]) {
+    let host = Host::new(assets, vmms);
+    let life = Life::begin(&host);
+    let template = life.template("template", vmms[0]);
+    let first = on_pager(&life, &template, "first", 1).remove(0);
+    assert!(figures(&life, &first).recording);
+    assert_eq!(life.exec(&first, "counter"), "2");
+    assert_eq!(wrong(&life, &first), "0");
+    life.run(async { life.instances.executed(&first) });
+    let image = host
+        .records
+        .instance(&template)
+        .unwrap()
+        .record
+        .standby
+        .unwrap();
+    let store = life
+        .instances
+        .pagers()
+        .hot_store(&host.layout.instance(&template), &image);
+    until("a recording", || store.load().is_some());
+
+    let forks = on_pager(&life, &template, "fork", FORKS);
+    assert_eq!(pagers(&host).len(), 1, "one for all");
+    for (seed, fork) in (10..).zip(&forks) {
+        assert_eq!(life.exec(fork, "counter"), "2");
+        assert_eq!(wrong(&life, fork), "0");
+        life.ask(fork, &format!("tag {FREE_PAGE} 64 {seed}"));
+    }
+    for (seed, fork) in (10..).zip(&forks) {
+        assert_eq!(life.ask(fork, &format!("wrong {FREE_PAGE} 64 {seed}")), "0");
+    }
+    // All but the one that is watched again.
+    let had = forks.iter().map(|fork| figures(&life, fork));
+    let had: Vec<_> = had.filter(|figures| !figures.recording).collect();
+    assert!(had.len() + 1 >= FORKS as usize);
+    for figures in had {
+        assert!(
+            figures.hot_bytes > 0,
+            "what the first fork touched is known: {figures:?}"
+        );
+        assert!(
+            figures.stats.ahead_bytes > 0,
+            "and is there before it is needed: {figures:?}"
+        );
+    }
+    let mapped = life.forks_from(&template, "mapped", several(1), None);
+    assert!(
+        life.published(&mapped[0]).paged.is_none(),
+        "a plain image is mapped"
+    );
+    assert_eq!(wrong(&life, &mapped[0]), "0");
+    life.delete(forks.into_iter().chain([first]).chain(mapped));
+    until("the end of the pager", || pagers(&host).is_empty());
+    life.delete([template]);
+    life.end();
+}
+
+fn a_pager_that_is_killed(assets: &Path, vmms: &'static [Vmm]) {
+    let host = Host::new(assets, vmms);
+    let life = Life::begin(&host);
+    let template = life.template("template", vmms[0]);
+    for round in 0..LOSSES {
+        let fork = on_pager(&life, &template, &format!("fork{round}"), 1).remove(0);
+        let pid = life.process(&fork);
+        std::thread::scope(|scope| {
+            let bad = scope.spawn(|| wrong(&life, &fork));
+            kill_pagers(&host);
+            assert_eq!(bad.join().unwrap(), "0", "round {round}");
+        });
+        let took_over = || journal(&host, &fork).contains("another one took over");
+        until("taking over", took_over);
+        assert_eq!(wrong(&life, &fork), "0");
+        assert_eq!(life.process(&fork), pid);
+        assert_eq!(figures(&life, &fork).stats.takeovers, 1);
+        life.delete([fork]);
+    }
+    life.delete([template]);
+    life.end();
+}
+
+/// Damages the last pages of the image's RAM, which are those that the guest was filled with.
+fn damage(host: &Host, template: &InstanceId) {
+    let memory = host.layout.instance(template).memory();
+    let image = std::fs::read_dir(memory)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let is_ram = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "pages");
+    let files = std::fs::read_dir(image).unwrap();
+    let ram = files.map(|file| file.unwrap().path()).find(is_ram).unwrap();
+    std::fs::set_permissions(&ram, PermissionsExt::from_mode(0o600)).unwrap();
+    let file = std::fs::File::options().write(true).open(&ram).unwrap();
+    let length = file.metadata().unwrap().len();
+    for back in 1..=256 {
+        file.write_all_at(b"damage", length - back * 4096 + 64)
+            .unwrap();
+    }
+}
+
+fn a_damaged_image(assets: &Path, vmms: &'static [Vmm]) {
+    let host = Host::new(assets, vmms);
+    let life = Life::begin(&host);
+    let template = life.template("template", vmms[0]);
+    damage(&host, &template);
+    let forks = on_pager(&life, &template, "fork", 2);
+    let (reader, other) = (&forks[0], &forks[1]);
+    let vm = life.guest_vm(reader);
+    let process = life.process(reader).unwrap();
+    let answer = life.run(async {
+        let mut line = Line::to(vm.as_ref()).await?;
+        let ask = format!("wrong {FREE_PAGE} {BALLAST_PAGES} {BALLAST}");
+        line.ask(&ask).await
+    });
+    assert!(answer.is_err(), "bad bytes were served: {answer:?}");
+    life.reach(reader, State::Stopped);
+    assert!(!is_alive(process));
+    let message = exit_message(&host, reader);
+    assert!(message.contains("its memory cannot be served"), "{message}");
+    assert!(journal(&host, reader).contains("its memory cannot be served"));
+    assert_eq!(
+        life.state(other),
+        State::Running,
+        "who does not need it goes on"
+    );
+    assert_eq!(life.exec(other, "counter"), "2");
+    life.delete(forks);
+    life.delete([template]);
+    life.end();
+}
+
+fn a_complete_machine(assets: &Path, vmms: &'static [Vmm]) {
+    let mut host = Host::new(assets, vmms);
+    host.paging = PagerPolicy {
+        graduate_after: Some(Duration::ZERO),
+        graduate_rate: 1 << 30,
+        ..PAGING
+    };
+    let life = Life::begin(&host);
+    let template = life.template("template", vmms[0]);
+    let fork = on_pager(&life, &template, "fork", 1).remove(0);
+    until("completing it", || figures(&life, &fork).complete);
+    until("the end of the pager", || pagers(&host).is_empty());
+    assert_eq!(wrong(&life, &fork), "0");
+    let process = life.process(&fork);
+    life.end();
+    // The next daemon finds no pager, and no need of one.
+    let life = Life::begin(&host);
+    life.reach(&fork, State::Running);
+    assert_eq!(life.process(&fork), process);
+    assert_eq!(wrong(&life, &fork), "0");
+    life.delete([fork, template]);
+    life.end();
+}
+
+fn pagers_are_found(assets: &Path, vmms: &'static [Vmm]) {
+    let host = Host::new(assets, vmms);
+    let life = Life::begin(&host);
+    let template = life.template("template", vmms[0]);
+    let fork = on_pager(&life, &template, "fork", 1).remove(0);
+    let process = life.process(&fork).unwrap();
+    let serving = pagers(&host);
+    life.end();
+    let life = Life::begin(&host);
+    life.reach(&fork, State::Running);
+    assert_eq!(life.process(&fork), Some(process));
+    assert_eq!(pagers(&host), serving);
+    assert_eq!(wrong(&life, &fork), "0");
+    let late = on_pager(&life, &template, "late", 1).remove(0);
+    life.end();
+    // Nobody holds what would be needed to go on.
+    kill_pagers(&host);
+    until("the end of the pager", || pagers(&host).is_empty());
+    let life = Life::begin(&host);
+    life.reach(&late, State::Stopped);
+    let message = exit_message(&host, &late);
+    assert!(message.contains("its pager is gone"), "{message}");
+    life.delete([late, fork, template]);
+    life.end();
+}
