@@ -37,7 +37,7 @@ mod listening;
 #[path = "../agents/support.rs"]
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 
@@ -54,7 +54,7 @@ const NAME: &str = "the_suite_passes_over_vsock_in_a_machine_like_firecrackers";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.as_slice() {
-        [first, spec] if first == LAUNCH => return hypervisor::launch_main(Path::new(spec)),
+        [first] if first == LAUNCH => return hypervisor::launch_main(),
         [first] if first == INSIDE => return inside(),
         _ => {}
     }
