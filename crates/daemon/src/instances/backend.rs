@@ -7,7 +7,7 @@ use model::{
 
 use super::OpError;
 use super::actor::Actor;
-use super::standby::blocking;
+use super::blocking::blocking;
 
 impl Actor {
     /// What the RAM of the planned forks comes from, if the request wants `wish`.

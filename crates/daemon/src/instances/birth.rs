@@ -7,10 +7,12 @@ use model::{ImageId, InstanceRecord, Intent, MemoryMode, Target};
 use tracing::info;
 
 use super::actor::{Actor, Up};
+use super::blocking::blocking_op;
 use super::command::Birth;
 use super::context::RESUME_DEADLINE;
 use super::fork::hand_over;
-use super::standby::{Source, blocking_op, not_resumed, now_awake};
+use super::restoring::{Source, not_resumed};
+use super::standby::now_awake;
 use super::warm::{Seat, WarmFork, WarmVm};
 use super::{OpError, chain, disk, identity, slot};
 

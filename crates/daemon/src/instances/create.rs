@@ -74,7 +74,7 @@ impl Actor {
         let dir = self.dir.clone();
         let size = self.record.spec.overlay_size.bytes();
         let format = self.driver()?.powers().disk;
-        super::standby::blocking_op(move || {
+        super::blocking::blocking_op(move || {
             disk::fresh(&layout, &dir, size, format)?;
             disk::make_durable(&dir)
         })

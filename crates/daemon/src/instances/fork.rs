@@ -16,10 +16,11 @@ use model::{
 use tracing::warn;
 
 use super::actor::Actor;
+use super::blocking::{blocking, blocking_op};
 use super::command::{Birth, ForkOrder, ForkSlot, MadeForks};
 use super::layout::InstanceDir;
 use super::pagers::HotOrder;
-use super::standby::{blocking, blocking_op, check_vmm};
+use super::restoring::check_vmm;
 use super::warm::WarmFork;
 use super::{OpError, chain, disk};
 use crate::entropy;

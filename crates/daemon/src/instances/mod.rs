@@ -6,6 +6,7 @@
 mod actor;
 mod backend;
 mod birth;
+mod blocking;
 mod boot;
 mod changes;
 mod command;
@@ -23,6 +24,7 @@ mod pagers;
 mod published;
 mod recover;
 mod registry;
+mod restoring;
 mod slot;
 mod standby;
 mod stop;

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::actor::Actor;
 use super::pagers::Found;
-use super::standby::resume_guest;
+use super::restoring::resume_guest;
 use super::{OpError, chain, disk, identity};
 
 /// How often a VMM that was found is asked what it does; each time has a deadline.

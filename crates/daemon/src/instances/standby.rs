@@ -1,19 +1,15 @@
 //! Going to sleep and waking up.
 
-use hypervisor::{Driver, MemoryBackend, Nic, RamUse, RestorePlan, Vm, VmmError, Wake};
-use memory::{Draft, How, Image, ManifestFacts, NewDisk};
-use model::{
-    Backend, ImageId, InstanceId, InstanceRecord, Intent, MemoryMode, UnixMillis, VmmFact,
-};
-use protocol::Identity;
-use std::path::PathBuf;
+use hypervisor::{RamUse, Vm};
+use memory::{Draft, How, ManifestFacts, NewDisk};
+use model::{Backend, ImageId, InstanceRecord, Intent, MemoryMode, UnixMillis, VmmFact};
 use std::sync::Arc;
 use tracing::warn;
 
-use super::actor::{Actor, Up};
-use super::context::{QUIESCE_DEADLINE, RESUME_DEADLINE, THAW_DEADLINE};
-use super::layout::InstanceDir;
-use super::pagers::{HotOrder, Paged, Pagers, Paging};
+use super::actor::Actor;
+use super::blocking::blocking;
+use super::context::{QUIESCE_DEADLINE, THAW_DEADLINE};
+use super::restoring::{Restoring, Source, resume_guest};
 use super::{OpError, chain, disk, identity};
 use crate::entropy;
 
@@ -286,22 +282,6 @@ impl Actor {
     }
 }
 
-/// What the RAM of a machine that wakes comes from.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub backend: Backend,
-    /// What it is to have of its template's hot pages.
-    pub hot: Option<HotOrder>,
-}
-
-impl Source {
-    /// The image's files.
-    pub(super) const FILE: Self = Self {
-        backend: Backend::File,
-        hot: None,
-    };
-}
-
 /// What the record of a machine that has woken from `image` says.
 pub(super) fn now_awake(record: &mut InstanceRecord, image: ImageId, now: UnixMillis) {
     record.intent = None;
@@ -310,123 +290,6 @@ pub(super) fn now_awake(record: &mut InstanceRecord, image: ImageId, now: UnixMi
     record.started_at = Some(now);
     record.stopped_at = None;
     record.exit = None;
-}
-
-/// What a machine is restored from.
-pub(super) struct Restoring {
-    pub id: InstanceId,
-    /// Its directory, which holds the image.
-    pub dir: InstanceDir,
-    pub image: ImageId,
-    pub root: PathBuf,
-    pub ram: RamUse,
-    pub source: Source,
-    pub nic: Option<Nic>,
-    /// Of the VMM that the image was made by.
-    pub driver: Arc<dyn Driver>,
-}
-
-impl Restoring {
-    /// Makes the disk chain and starts the VMM on the image.
-    pub(super) async fn restore(
-        mut self,
-        pagers: &Arc<Pagers>,
-    ) -> Result<(Arc<dyn Vm>, Option<Arc<Paged>>), OpError> {
-        let source = std::mem::replace(&mut self.source, Source::FILE);
-        let (memory, paging) = match source.backend {
-            Backend::File => (MemoryBackend::File, None),
-            Backend::Uffd => {
-                let socket = self.dir.pager_socket();
-                let paging = Paging {
-                    vm: self.id.clone(),
-                    image: self.image.clone(),
-                    image_dir: self.dir.image(&self.image),
-                    socket: socket.clone(),
-                    hot: source.hot,
-                };
-                (MemoryBackend::Pager { socket }, Some(paging))
-            }
-        };
-        let start = self.start(memory);
-        match paging {
-            None => Ok((start.await?, None)),
-            Some(paging) => {
-                let (vm, paged) = pagers.attach(paging, start).await?;
-                Ok((vm, Some(paged)))
-            }
-        }
-    }
-
-    async fn start(self, memory: MemoryBackend) -> Result<Arc<dyn Vm>, OpError> {
-        let dir = self.dir.clone();
-        let image_dir = self.dir.image(&self.image);
-        let durable = self.dir.clone();
-        let vmm = self.driver.identity().name.clone();
-        let (image_dir, disk) = blocking_op(move || {
-            let image = Image::open(&image_dir)?;
-            check_vmm(&image, &vmm)?;
-            disk::from_image(&dir, &image)?;
-            Ok((image_dir, disk::chain(&dir)?))
-        })
-        .await?;
-        let plan = RestorePlan {
-            name: self.id.to_string(),
-            run_dir: self.dir.run(),
-            image_dir,
-            root: self.root,
-            disk,
-            logs: self.dir.log_files(),
-            nic: self.nic,
-            ram: self.ram,
-            memory,
-            wake: Wake::Running,
-        };
-        // The new chain holds what the guest will write. It gets durable beside the start of
-        // the VMM, which takes longer; a machine whose disk may be lost is not announced.
-        let (vm, durable) = tokio::join!(
-            self.driver.restore(plan),
-            blocking_op(move || disk::make_durable(&durable))
-        );
-        let vm = vm?;
-        if let Err(error) = durable {
-            vm.kill().await?;
-            return Err(error);
-        }
-        Ok(vm)
-    }
-}
-
-/// Memory fits only the VMM that wrote it. Nothing is made of an image of another one, whatever
-/// brought it into the instance's directory.
-pub(super) fn check_vmm(image: &Image, vmm: &str) -> Result<(), OpError> {
-    let made_by = &image.manifest().machine.vmm.name;
-    if made_by == vmm {
-        return Ok(());
-    }
-    Err(VmmError::Mismatch {
-        field: "vmm.name",
-        wanted: made_by.clone(),
-        found: vmm.to_owned(),
-    }
-    .into())
-}
-
-/// One round trip: connect, take the identity, answer "ready".
-pub(super) async fn resume_guest(vm: &Arc<dyn Vm>, identity: Identity) -> Result<Up, OpError> {
-    let has_hook = identity.post_fork.is_some();
-    let stream = vm.dial(RESUME_DEADLINE).await?;
-    let resumed = guest::Link::connect_and_resume(stream, identity, RESUME_DEADLINE).await;
-    let (link, events, _report) = resumed.map_err(|error| not_resumed(error, has_hook))?;
-    Ok(Up { link, events })
-}
-
-/// Why a guest did not become the machine it was told to be.
-pub(super) fn not_resumed(error: guest::LinkError, has_hook: bool) -> OpError {
-    if has_hook && error.failure().is_some() {
-        OpError::PostFork(chain(&error))
-    } else {
-        error.into()
-    }
 }
 
 fn add_disks(
@@ -455,25 +318,4 @@ fn add_disks(
 pub(super) fn image_id(id: &ImageId) -> memory::ImageId {
     // Both crates parse the same form: 24 lower-case letters and digits, a letter first.
     id.as_str().parse().expect("image ids have one form")
-}
-
-/// Runs file work off the event loop, to its end.
-pub(super) async fn blocking<T, F>(work: F) -> Result<T, OpError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, memory::ImageError> + Send + 'static,
-{
-    blocking_op(move || work().map_err(OpError::from)).await
-}
-
-/// As [`blocking`], for work with errors of this crate.
-pub(super) async fn blocking_op<T, F>(work: F) -> Result<T, OpError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, OpError> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-    }
 }

@@ -6,8 +6,9 @@ use model::{Backend, Operation, Prefetch, State, admit};
 
 use super::OpError;
 use super::actor::Actor;
+use super::blocking::blocking;
 use super::command::ForkMemory;
-use super::standby::{blocking, check_vmm};
+use super::restoring::check_vmm;
 use crate::store::StoreError;
 
 impl Actor {

@@ -27,11 +27,12 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::actor::Actor;
+use super::blocking::blocking_op;
 use super::context::{Context, RESUME_DEADLINE};
 use super::fork::hand_over;
 use super::layout::InstanceDir;
 use super::pagers::Paged;
-use super::standby::{Restoring, Source, blocking_op};
+use super::restoring::{Restoring, Source};
 use super::{OpError, chain, disk, slot};
 use crate::entropy;
 

@@ -251,7 +251,7 @@ fn end(
 pub(super) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, OpError> + Send + 'static,
 ) -> Result<T, OpError> {
-    crate::instances::standby::blocking_op(work).await
+    crate::instances::blocking::blocking_op(work).await
 }
 
 /// Counters of one machine as they were last seen.
