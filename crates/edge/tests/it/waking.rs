@@ -101,6 +101,24 @@ async fn held(world: &World, count: u32) {
     .await;
 }
 
+/// Waits until the daemon has woken one instance.
+async fn woken(world: &World) {
+    eventually("it was woken", async || {
+        world.number("coppice_edge_wakes_total", Some("ok")).await == 1.0
+    })
+    .await;
+}
+
+/// The edge hears that the instance runs, on this host.
+async fn runs(world: &mut World) {
+    world
+        .change("web", |entry| {
+            (entry.state, entry.address) = (State::Running, Some("127.0.0.1".parse().unwrap()));
+            entry.generation += 1;
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn many_requests_wake_an_instance_once_and_all_are_answered() {
     let target = free_port();
@@ -111,17 +129,9 @@ async fn many_requests_wake_an_instance_once_and_all_are_answered() {
         .collect();
     held(&world, 8).await;
     daemon.answers.add_permits(8);
-    eventually("it was woken", async || {
-        world.number("coppice_edge_wakes_total", Some("ok")).await == 1.0
-    })
-    .await;
+    woken(&world).await;
     // It runs, but its program does not listen yet.
-    world
-        .change("web", |entry| {
-            (entry.state, entry.address) = (State::Running, Some("127.0.0.1".parse().unwrap()));
-            entry.generation += 1;
-        })
-        .await;
+    runs(&mut world).await;
     eventually("connections are tried", async || {
         world
             .number("coppice_edge_guest_connects_total", Some("failed"))
@@ -159,16 +169,8 @@ async fn a_request_that_meets_an_instance_on_its_way_to_sleep_wakes_it() {
     world
         .change("web", |entry| entry.state = State::Standby)
         .await;
-    eventually("it was woken", async || {
-        world.number("coppice_edge_wakes_total", Some("ok")).await == 1.0
-    })
-    .await;
-    world
-        .change("web", |entry| {
-            (entry.state, entry.address) = (State::Running, Some("127.0.0.1".parse().unwrap()));
-            entry.generation += 1;
-        })
-        .await;
+    woken(&world).await;
+    runs(&mut world).await;
     assert_eq!(client.await.unwrap().body, "awake");
 }
 
