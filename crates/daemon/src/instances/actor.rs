@@ -13,14 +13,16 @@
 //! can be stopped. What is allowed is decided by the pure rules of `model`; what to do
 //! after a crash by the intent that each operation records before its first deed.
 
+mod known;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use guest::{Events, Link};
 use hypervisor::{TemplateHold, Vm, VmStatus};
 use model::{
-    Facts, GuestFact, ImageFact, InstanceId, InstanceRecord, Intent, NetworkLease, Operation,
-    PhaseClock, Refusal, State, UnixMillis, Verdict, VmmFact, admit, derive,
+    Facts, GuestFact, InstanceId, InstanceRecord, Intent, Operation, Refusal, State, Verdict,
+    VmmFact, admit, derive,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -36,6 +38,7 @@ use super::waiting::{Wake, joined};
 use super::warm::WarmPool;
 use super::{OpError, chain};
 use crate::store::{Store, StoreError};
+use known::{Known, facts};
 
 /// A guest whose agent has answered.
 pub(super) struct Up {
@@ -374,47 +377,5 @@ impl Actor {
     /// Marks the instance as gone: the actor ends after this request.
     pub(super) fn end(&mut self) {
         self.gone = true;
-    }
-}
-
-/// What the actor knows better than the record that it writes: how long the instance has been in which
-/// state, and its slot.
-struct Known {
-    phases: PhaseClock,
-    lease: Option<NetworkLease>,
-    vmm: VmmFact,
-    guest: GuestFact,
-    dir: InstanceDir,
-    now: UnixMillis,
-}
-
-impl Known {
-    fn around(
-        self,
-        record: &mut InstanceRecord,
-        change: impl FnOnce(&mut InstanceRecord) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        record.phases = self.phases;
-        record.lease = self.lease;
-        change(record)?;
-        let (state, _) = derive(&facts(record, self.vmm, self.guest, &self.dir));
-        record.phases.enter(state, self.now);
-        Ok(())
-    }
-}
-
-fn facts(record: &InstanceRecord, vmm: VmmFact, guest: GuestFact, dir: &InstanceDir) -> Facts {
-    let image = match &record.standby {
-        None => ImageFact::None,
-        Some(id) => match memory::Image::open(&dir.image(id)) {
-            Ok(_) => ImageFact::Complete,
-            Err(error) => ImageFact::Missing(chain(&error)),
-        },
-    };
-    Facts {
-        vmm,
-        guest,
-        image,
-        template: record.template,
     }
 }
