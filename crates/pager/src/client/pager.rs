@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -41,7 +42,8 @@ impl Pager {
         let socket = config
             .run_dir
             .join(format!("{SOCKET_PREFIX}{number}{SOCKET_SUFFIX}"));
-        let listener = bind(&socket).map_err(PagerError::io("make the socket of a pager"))?;
+        let listener =
+            bind(&socket, config.uid).map_err(PagerError::io("make the socket of a pager"))?;
         let spec = Spec {
             image_dir: config.image_dir.clone(),
             settings: config.settings,
@@ -99,10 +101,13 @@ impl Pager {
             connected => connected?,
         };
         let process = pidfd(hello.pid).map_err(PagerError::io("watch a pager"))?;
-        // It said its number itself, and what is killed by it must be a pager, which runs as its own user.
+        // It said its number itself, and what is killed by it must be a pager, which runs as the user that it was
+        // started as, whatever a pager of today would be.
         let own = rustix::process::geteuid().as_raw();
+        let started_as = std::fs::metadata(socket).map(|socket| socket.uid());
         let uid = uid_of(hello.pid).map_err(PagerError::io("identify a pager"))?;
-        if uid != config.uid.unwrap_or(own) || hello.pid == std::process::id() as i32 {
+        let is_pager = uid == config.uid.unwrap_or(own) || started_as.is_ok_and(|user| user == uid);
+        if !is_pager || hello.pid == std::process::id() as i32 {
             return Err(PagerError::lost("it claims to be another process"));
         }
         let pager = Self {
@@ -200,11 +205,15 @@ fn connect(
     }
 }
 
-fn bind(socket: &Path) -> io::Result<UnixListener> {
+/// The socket's owner says later as whom the pager runs.
+fn bind(socket: &Path, uid: Option<u32>) -> io::Result<UnixListener> {
     let _ = std::fs::remove_file(socket);
     let listener = through_directory(socket, |path| UnixListener::bind(path))?;
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(socket, private)?;
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(socket, uid, uid)?;
+    }
     Ok(listener)
 }
 

@@ -67,6 +67,7 @@ pub(crate) fn main(arguments: &[String]) {
                 return;
             }
             "say-more" => guest.say_more().unwrap(),
+            "hang-up" => guest.hang_up(),
             "discard" => guest.discard(pages(1), pages(2)).unwrap(),
             "unmap" => guest.unmap(pages(1), pages(2)).unwrap(),
             "write" => guest.write(pages(1), &[words[2].as_bytes()[0]]),

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod corruption;
+mod finding;
 mod guest;
 mod life;
 mod reference;
@@ -21,7 +22,13 @@ type Test = (&'static str, fn());
 /// What prints figures, and runs only when it is named.
 const MEASURE: &str = "measure";
 
-const TESTS: &[&[Test]] = &[serving::ALL, takeover::ALL, corruption::ALL, life::ALL];
+const TESTS: &[&[Test]] = &[
+    serving::ALL,
+    takeover::ALL,
+    corruption::ALL,
+    life::ALL,
+    finding::ALL,
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -5,6 +5,7 @@
 //! cannot be placed is killed. A machine's descriptors are dropped only when its process has ended or is complete:
 //! closing the last duplicate of a userfaultfd turns waiting faults into zero pages.
 
+mod find;
 mod place;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -105,32 +106,15 @@ impl Keeper {
         }
     }
 
-    /// Takes over the pagers that are found in the run directory.
+    /// Takes over the pagers that are found in the run directory. One that cannot be had is left out with the
+    /// machines that were not got from it: who misses them here ends them. It must not keep the image from all others.
     pub(super) fn find_pagers(&mut self) -> Result<(), PagerError> {
         let sockets =
             Pager::sockets(&self.config.run_dir).map_err(PagerError::io("look for pagers"))?;
         for (number, socket) in sockets {
             self.next_number = self.next_number.max(number + 1);
-            let report = self.reporter(number);
-            let Some((pager, hello)) = Pager::find(&self.config, &socket, report)? else {
-                continue;
-            };
-            if hello.image_id != self.image_id {
-                return Err(PagerError::lost(format!(
-                    "the one at {} serves image {}",
-                    socket.display(),
-                    hello.image_id
-                )));
-            }
-            self.pagers.insert(number, pager);
-            if !hello.draining {
-                self.current = Some(number);
-            }
-            for served in hello.vms {
-                self.adopt(number, &served.vm)?;
-                if let Some(reason) = served.failed {
-                    self.fail(&served.vm, &reason);
-                }
+            if let Err(error) = self.find(number, &socket) {
+                tracing::warn!(socket = %socket.display(), %error, "a pager cannot be taken over");
             }
         }
         Ok(())
@@ -211,13 +195,7 @@ impl Keeper {
         };
         match event {
             PagerEvent::Failed { vm, reason } if is_its_own(&vm) => self.fail(&vm, &reason),
-            PagerEvent::Gone(stats) if is_its_own(&stats.vm) => {
-                // A VMM can close its connection and live on. Without anybody to serve it, it must not.
-                if let Some(machine) = self.machines.remove(&stats.vm) {
-                    place::kill(&machine.process);
-                }
-                (self.on_event)(Event::Gone(stats));
-            }
+            PagerEvent::Gone(stats) if is_its_own(&stats.vm) => self.gone(stats),
             PagerEvent::Graduated(stats) if is_its_own(&stats.vm) => {
                 self.machines.remove(&stats.vm);
                 (self.on_event)(Event::Graduated(stats));

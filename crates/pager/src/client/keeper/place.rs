@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal as ProcessSignal;
 
 use super::{Keeper, Machine, Signal};
-use crate::client::attach::{Handover, identify, is_ready};
+use crate::client::attach::{Handover, is_ready};
 use crate::client::pager::Pager;
 use crate::client::{Event, PagerError};
-use crate::control::{PagerEvent, Registration, Reply, Request};
+use crate::control::{NamedStats, PagerEvent, Registration, Request};
 use crate::hot::HotPages;
 use crate::state;
 
@@ -52,10 +52,8 @@ impl Keeper {
         };
         self.machines.insert(vm.clone(), machine);
         let placed = self.place(&vm);
-        if placed.is_err()
-            && let Some(machine) = self.machines.remove(&vm)
-        {
-            kill_and_wait(&machine.process, self.config.limits.answer);
+        if placed.is_err() {
+            self.end(&vm);
         }
         placed
     }
@@ -95,33 +93,6 @@ impl Keeper {
             .link
             .request(request, &fds, self.config.limits.answer)?;
         machine.pager = Some(number);
-        Ok(())
-    }
-
-    pub(super) fn adopt(&mut self, number: u32, vm: &str) -> Result<(), PagerError> {
-        let Some(pager) = self.pagers.get_mut(&number) else {
-            return Err(PagerError::lost("it was given up"));
-        };
-        let request = Request::Adopt { vm: vm.to_owned() };
-        let answer = pager
-            .link
-            .request(request, &[], self.config.limits.answer)?;
-        let (Reply::Adopted(registration), Some([uffd, connection, state])) =
-            (answer.reply, answer.fds)
-        else {
-            return Err(PagerError::lost("it keeps its machines to itself"));
-        };
-        let process = identify(&connection, None)?;
-        let machine = Machine {
-            registration,
-            uffd,
-            connection,
-            state,
-            process,
-            pager: Some(number),
-            failed: false,
-        };
-        self.machines.insert(vm.to_owned(), machine);
         Ok(())
     }
 
@@ -221,6 +192,30 @@ impl Keeper {
         self.restarts.len() <= self.config.limits.restarts as usize
     }
 
+    /// The machine's connection has ended, and so has its process, as a rule. A VMM can close its connection and live
+    /// on; without anybody to serve it, it must not.
+    pub(super) fn gone(&mut self, stats: NamedStats) {
+        if self.end(&stats.vm) {
+            (self.on_event)(Event::Gone(stats));
+        }
+    }
+
+    /// Kills a machine and forgets it when its process has ended, not before: its descriptors stay until then. One
+    /// that takes its time for that is looked for later; false then.
+    fn end(&mut self, vm: &str) -> bool {
+        let Some(machine) = self.machines.get_mut(vm) else {
+            return true;
+        };
+        let ended = kill_and_wait(&machine.process, self.config.limits.answer);
+        if ended {
+            self.machines.remove(vm);
+        } else {
+            machine.pager = None;
+            machine.failed = true;
+        }
+        ended
+    }
+
     /// Kills a machine and says why, once. Its descriptors stay until its process has ended.
     pub(super) fn fail(&mut self, vm: &str, reason: &str) {
         let Some(machine) = self.machines.get_mut(vm) else {
@@ -237,16 +232,19 @@ impl Keeper {
     }
 }
 
-pub(super) fn kill(process: &OwnedFd) {
+fn kill(process: &OwnedFd) {
     match rustix::process::pidfd_send_signal(process, ProcessSignal::KILL) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => tracing::error!(%error, "a machine that must end cannot be killed"),
     }
 }
 
-fn kill_and_wait(process: &OwnedFd, limit: Duration) {
+/// Whether it has ended within `limit`.
+fn kill_and_wait(process: &OwnedFd, limit: Duration) -> bool {
     kill(process);
-    if !is_ready(process, limit).unwrap_or(false) {
+    let ended = is_ready(process, limit).unwrap_or(false);
+    if !ended {
         tracing::error!("a machine that was killed has not ended");
     }
+    ended
 }
