@@ -252,12 +252,54 @@ async fn machines_and_their_pagers_are_found_again() {
     assert_eq!(world.machines.pid(&fork).await, pid);
     assert_eq!(world.exec(&fork, &["counter"]).await, "2");
     assert_eq!(stats(&world, &fork).await["pager"]["faults"], 1);
-    world.pagers.take_over(&fork);
+    world.pagers.lose_pager_of(&fork);
     let path = format!("/instances/{fork}/logs?source=coppice");
     let logs = world.get(&path).await.text;
     assert!(logs.contains("another one took over within 7 ms"), "{logs}");
     assert_eq!(stats(&world, &fork).await["pager"]["takeovers"], 1);
     world.delete(&fork).await;
+    until_nobody_is_served(&world).await;
+}
+
+#[tokio::test]
+async fn a_daemon_of_another_build_lets_old_pagers_drain() {
+    let mut world = World::with_pagers(PAGING).await;
+    let template = template(&world).await;
+    let old = world.fork(&template, uffd("old")).await;
+    let pid = world.machines.pid(&old).await;
+    world.kill_daemon().await;
+    world.pagers = world.pagers.of_build("next");
+    world.start_daemon().await;
+    world.reach(&old, State::Running).await;
+    assert_eq!(world.machines.pid(&old).await, pid);
+    let new = world.fork(&template, uffd("new")).await;
+    assert!(world.pagers.pager_of(&new) > world.pagers.pager_of(&old));
+    assert_eq!(
+        world.pagers.images(),
+        1,
+        "two builds, and still one image in use"
+    );
+    for fork in [&old, &new] {
+        assert_eq!(world.exec(fork, &["counter"]).await, "2");
+        assert_eq!(stats(&world, fork).await["pager"]["faults"], 1);
+    }
+    world.pagers.lose_pager_of(&old);
+    assert_eq!(world.pagers.pager_of(&old), world.pagers.pager_of(&new));
+    for (fork, losses) in [(&old, 1), (&new, 0)] {
+        let path = format!("/instances/{fork}/logs?source=coppice");
+        let logs = world.get(&path).await.text;
+        let told = logs.matches("another one took over").count();
+        assert_eq!(told, losses, "of its own pager and no other: {logs}");
+        assert_eq!(stats(&world, fork).await["pager"]["takeovers"], losses);
+        assert_eq!(world.state(fork).await, "Running");
+    }
+    // The same build again starts no other pager.
+    world.restart().await;
+    let late = world.fork(&template, uffd("late")).await;
+    assert_eq!(world.pagers.pager_of(&late), world.pagers.pager_of(&new));
+    for fork in [old, new, late] {
+        world.delete(&fork).await;
+    }
     until_nobody_is_served(&world).await;
 }
 

@@ -100,6 +100,8 @@ pub(crate) struct Host {
     pub(crate) warm: usize,
     /// What daemons want of pagers.
     pub(crate) paging: PagerPolicy,
+    /// Tells the programs of daemons apart.
+    pub(crate) build: &'static str,
 }
 
 impl Host {
@@ -123,6 +125,7 @@ impl Host {
             vmms,
             warm: 0,
             paging: PAGING,
+            build: "first",
         }
     }
 

@@ -241,18 +241,18 @@ async fn context(host: &Host) -> Context {
             forks: host.warm,
             idle: Duration::from_secs(300),
         },
-        pagers: Pagers::new(Arc::new(pagers()), &host.layout, host.paging),
+        pagers: Pagers::new(Arc::new(pagers(host.build)), &host.layout, host.paging),
         everybody: Everybody::default(),
         now,
     }
 }
 
 /// This program in another role; it may take as long as it likes on a busy host.
-fn pagers() -> PagerProcesses {
+fn pagers(build: &str) -> PagerProcesses {
     PagerProcesses {
         program: std::env::current_exe().unwrap(),
         role: PAGER.to_owned(),
-        build: "test".to_owned(),
+        build: build.to_owned(),
         uid: None,
         settings: pager::Settings::default(),
         limits: pager::Limits {

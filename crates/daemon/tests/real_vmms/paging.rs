@@ -14,7 +14,7 @@ use crate::life::{Life, PATIENCE, is_alive, several};
 use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE, Line};
 
 /// Where Firecracker runs.
-pub(crate) const ON_PAGERS: [(&str, Run); 5] = [
+pub(crate) const ON_PAGERS: [(&str, Run); 6] = [
     (
         "forks_share_a_pager_and_its_memory_is_right",
         forks_share_a_pager,
@@ -26,6 +26,7 @@ pub(crate) const ON_PAGERS: [(&str, Run); 5] = [
     ("a_damaged_image_ends_who_needs_it", a_damaged_image),
     ("a_complete_machine_needs_no_pager", a_complete_machine),
     ("pagers_are_found_by_the_next_daemon", pagers_are_found),
+    ("pagers_of_another_build_drain", pagers_of_another_build),
 ];
 
 const FORKS: u32 = 8;
@@ -71,10 +72,12 @@ fn pagers(host: &Host) -> Vec<i32> {
 }
 
 fn kill_pagers(host: &Host) {
-    for pid in pagers(host) {
-        // One may have ended by itself.
-        let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
-    }
+    pagers(host).into_iter().for_each(kill);
+}
+
+fn kill(pid: i32) {
+    // It may have ended by itself.
+    let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
 }
 
 fn journal(host: &Host, id: &InstanceId) -> String {
@@ -267,5 +270,58 @@ fn pagers_are_found(assets: &Path, vmms: &'static [Vmm]) {
     let message = exit_message(&host, &late);
     assert!(message.contains("its pager is gone"), "{message}");
     life.delete([late, fork, template]);
+    life.end();
+}
+
+/// Two daemons after the one that started the first machines, each of a build of its own.
+fn pagers_of_another_build(assets: &Path, vmms: &'static [Vmm]) {
+    let mut host = Host::new(assets, vmms);
+    let life = Life::begin(&host);
+    let template = life.template("template", vmms[0]);
+    let early = on_pager(&life, &template, "early", 1).remove(0);
+    let (process, old) = (life.process(&early), pagers(&host));
+    life.end();
+    host.build = "second";
+    let life = Life::begin(&host);
+    life.reach(&early, State::Running);
+    assert_eq!(life.process(&early), process);
+    let late = on_pager(&life, &template, "late", 1).remove(0);
+    let new: Vec<i32> = pagers(&host)
+        .into_iter()
+        .filter(|pid| !old.contains(pid))
+        .collect();
+    assert_eq!((old.len(), new.len()), (1, 1), "beside each other");
+    for fork in [&early, &late] {
+        assert_eq!(life.exec(fork, "counter"), "2");
+        assert_eq!(wrong(&life, fork), "0");
+    }
+    let bad = std::thread::scope(|scope| {
+        let bad = scope.spawn(|| wrong(&life, &early));
+        kill(old[0]);
+        bad.join().unwrap()
+    });
+    assert_eq!(bad, "0");
+    until("taking over", || {
+        journal(&host, &early).contains("another one took over")
+    });
+    assert!(!journal(&host, &late).contains("another one took over"));
+    assert_eq!(figures(&life, &early).stats.takeovers, 1);
+    assert_eq!(pagers(&host), new, "both are served by the new build");
+    life.end();
+    host.build = "third";
+    let life = Life::begin(&host);
+    for fork in [&early, &late] {
+        life.reach(fork, State::Running);
+        assert_eq!(wrong(&life, fork), "0");
+    }
+    let last = on_pager(&life, &template, "last", 1).remove(0);
+    life.delete([early, late]);
+    until("the end of the drained pager", || {
+        pagers(&host).len() == 1 && !pagers(&host).contains(&new[0])
+    });
+    assert_eq!(life.exec(&last, "counter"), "2");
+    assert_eq!(wrong(&life, &last), "0");
+    life.delete([last, template]);
+    until("the end of the last pager", || pagers(&host).is_empty());
     life.end();
 }

@@ -32,8 +32,8 @@ pub enum Event {
     Graduated(NamedStats),
     /// A pager was lost, and another one serves its machines.
     TookOver {
-        /// Machines taken over.
-        vms: usize,
+        /// Names of the machines that it has now. Others of the image may have a pager of their own.
+        vms: Vec<String>,
         /// From learning of the loss to the last machine being served again.
         took: Duration,
     },

@@ -1,9 +1,7 @@
 //! Pagers come and go with their image, daemons and machines.
 
-use std::sync::mpsc::channel;
-
 use memory::Encoding;
-use pager::{Event, HotPages, Mark, Supervisor};
+use pager::{Event, HotPages, Mark};
 use rustix::process::Signal;
 
 use super::reference::{Layer, Reference};
@@ -13,10 +11,6 @@ pub(crate) const ALL: &[super::Test] = &[
     (
         "another_daemon_finds_pagers_and_machines",
         another_daemon_finds_pagers_and_machines,
-    ),
-    (
-        "an_old_pager_drains_beside_a_new_one",
-        an_old_pager_drains_beside_a_new_one,
     ),
     ("hot_pages_save_faults", hot_pages_save_faults),
     (
@@ -47,14 +41,7 @@ fn another_daemon_finds_pagers_and_machines() {
     drop(first);
     // Nobody supervises, and the machine is served.
     assert_eq!(guest.sum(0, 500), Some(reference.sum(0, 500)));
-    let (said, events) = channel();
-    let supervisor =
-        Supervisor::adopt(config.clone(), move |event| drop(said.send(event))).unwrap();
-    let second = Rig {
-        supervisor,
-        events,
-        config,
-    };
+    let second = Rig::adopt(config);
     assert_eq!(second.supervisor.vms().unwrap(), ["vm"]);
     assert_eq!(second.pid(), pid);
     second.signal_pager(Signal::KILL);
@@ -66,25 +53,6 @@ fn another_daemon_finds_pagers_and_machines() {
     let pid = second.pid();
     drop(second);
     wait_for_end(pid);
-}
-
-fn an_old_pager_drains_beside_a_new_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let reference = image(dir.path());
-    let rig = Rig::of(dir.path(), &reference);
-    let mut old_guest = rig.guest("old", &reference);
-    let old = rig.pid();
-    rig.supervisor.upgrade().unwrap();
-    let new = rig.pid();
-    assert_ne!(old, new);
-    let mut new_guest = rig.guest("new", &reference);
-    for guest in [&mut old_guest, &mut new_guest] {
-        assert_eq!(guest.sum(0, PAGES), Some(reference.sum(0, PAGES)));
-    }
-    drop(old_guest);
-    wait_for_end(old);
-    assert_eq!(rig.pid(), new);
-    assert_eq!(new_guest.ask("discard 0 1").as_deref(), Some("done"));
 }
 
 fn hot_pages_save_faults() {

@@ -14,6 +14,7 @@ mod rig;
 mod serving;
 mod speed;
 mod takeover;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ const TESTS: &[&[Test]] = &[
     corruption::ALL,
     life::ALL,
     finding::ALL,
+    upgrade::ALL,
 ];
 
 fn main() -> ExitCode {

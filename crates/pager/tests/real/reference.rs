@@ -122,6 +122,14 @@ impl Reference {
         }
     }
 
+    /// The same image, with bytes that change apart from these.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            bytes: self.bytes.clone(),
+            dir: self.dir.clone(),
+        }
+    }
+
     /// What a guest must answer for these pages.
     pub(crate) fn sum(&self, first: u64, count: u64) -> String {
         let start = first as usize * PAGE_BYTES;

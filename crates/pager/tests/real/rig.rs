@@ -55,6 +55,20 @@ impl Rig {
         }
     }
 
+    /// What another daemon has when it has found the pagers of one before it.
+    pub(crate) fn adopt(config: Config) -> Self {
+        let (said, events) = channel();
+        let supervisor = Supervisor::adopt(config.clone(), move |event| {
+            let _ = said.send(event);
+        })
+        .unwrap();
+        Self {
+            supervisor,
+            events,
+            config,
+        }
+    }
+
     pub(crate) fn of(run_dir: &Path, reference: &Reference) -> Self {
         Self::start(config(run_dir, &reference.dir))
     }
@@ -102,8 +116,15 @@ impl Rig {
 
     /// Kills the pager for machines to come.
     pub(crate) fn signal_pager(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.pid()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        send(self.pid(), signal);
+    }
+
+    /// Waits until another pager has the machines of one that was lost, and names them.
+    pub(crate) fn took_over(&self) -> Vec<String> {
+        self.event(|event| match event {
+            Event::TookOver { vms, .. } => Some(vms),
+            _ => None,
+        })
     }
 
     pub(crate) fn stats(&self, vm: &str) -> NamedStats {
@@ -133,6 +154,10 @@ impl Rig {
             _ => None,
         })
     }
+}
+
+pub(crate) fn send(pid: i32, signal: Signal) {
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 /// Waits until a process is gone.

@@ -131,7 +131,7 @@ fn a_pager_that_dies_again_and_again_is_given_up() {
     let mut guest = rig.guest("vm", &reference);
     for _ in 0..2 {
         rig.signal_pager(Signal::KILL);
-        rig.event(|event| matches!(event, Event::TookOver { vms: 1, .. }).then_some(()));
+        assert_eq!(rig.took_over(), ["vm"]);
     }
     assert_eq!(guest.sum(0, 16), Some(reference.sum(0, 16)));
     rig.signal_pager(Signal::KILL);

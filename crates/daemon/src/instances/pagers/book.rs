@@ -112,14 +112,14 @@ impl Book {
                 self.end(&vm, Standing::Complete, Some(named.stats));
                 vec![(vm, "its memory is complete; no pager serves it".to_owned())]
             }
-            Event::TookOver { vms: _, took } => {
+            Event::TookOver { vms, took } => {
                 self.takeovers += 1;
                 let words = format!(
                     "the pager of its memory was lost; another one took over within {} ms",
                     took.as_millis()
                 );
-                let users = self.users().map(|(vm, _)| (vm.clone(), words.clone()));
-                users.collect()
+                let taken = vms.iter().filter_map(|vm| self.known(vm));
+                taken.map(|vm| (vm, words.clone())).collect()
             }
         }
     }
@@ -239,11 +239,15 @@ mod tests {
         book.open(vm.clone(), Standing::Served, true);
         book.release(&vm);
         assert_eq!(book.users().count(), 1);
+        // It has a pager of its own, which was not lost.
+        let other = entropy::instance_id();
+        book.open(other.clone(), Standing::Served, true);
         let told = book.note(Event::TookOver {
-            vms: 1,
+            vms: vec![vm.to_string()],
             took: Duration::from_millis(20),
         });
         assert_eq!(told.len(), 1);
+        assert_eq!(told[0].0, vm);
         assert!(told[0].1.contains("20 ms"));
         book.note(Event::Graduated(stats(&vm, 1)));
         assert!(book.seat(&vm).is_none());

@@ -22,6 +22,8 @@ pub(crate) const TOUCHED: (u64, u64) = (3, 16);
 #[derive(Clone, Default)]
 pub(crate) struct FakePagers {
     inner: Arc<Inner>,
+    /// What the pagers that this one starts are made of.
+    build: &'static str,
 }
 
 #[derive(Default)]
@@ -47,10 +49,16 @@ struct Served {
     /// Nobody listens while no daemon is there.
     sink: Option<EventSink>,
     opened: u32,
+    /// What the pager for machines to come is made of.
+    build: &'static str,
+    /// Its number; those of earlier ones are lower.
+    current: u32,
 }
 
 #[derive(Clone, Default)]
 struct Machine {
+    /// Number of the pager that it belongs to.
+    pager: u32,
     record: bool,
     hot_pages: Option<HotPages>,
     ready: bool,
@@ -71,6 +79,24 @@ impl FakePagers {
             .values()
             .flat_map(|image| image.machines.keys());
         names.cloned().collect()
+    }
+
+    /// The same for a daemon of another build.
+    pub(crate) fn of_build(&self, build: &'static str) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            build,
+        }
+    }
+
+    /// Number of the pager that serves `vm`; later ones have higher numbers.
+    pub(crate) fn pager_of(&self, vm: &str) -> u32 {
+        let state = self.lock();
+        let mut machines = state.images.values().map(|image| &image.machines);
+        machines
+            .find_map(|machines| machines.get(vm))
+            .unwrap()
+            .pager
     }
 
     /// Images that have a pager.
@@ -107,15 +133,28 @@ impl FakePagers {
         });
     }
 
-    /// The pager of `vm` was lost, and another one has its machines.
-    pub(crate) fn take_over(&self, vm: &str) {
-        self.tell(vm, |machine| {
-            machine.stats.takeovers += 1;
-            Event::TookOver {
-                vms: 1,
-                took: Duration::from_millis(7),
+    /// The pager of `vm` is lost. The one for machines to come has its machines, or another if it was that itself.
+    pub(crate) fn lose_pager_of(&self, vm: &str) {
+        let mut state = self.lock();
+        let mut images = state.images.values_mut();
+        let image = images
+            .find(|image| image.machines.contains_key(vm))
+            .unwrap();
+        let lost = image.machines[vm].pager;
+        if lost == image.current {
+            image.current += 1;
+        }
+        let mut vms = Vec::new();
+        for (vm, machine) in &mut image.machines {
+            if machine.pager == lost {
+                machine.pager = image.current;
+                machine.stats.takeovers += 1;
+                vms.push(vm.clone());
             }
-        });
+        }
+        let took = Duration::from_millis(7);
+        // While no daemon is there, nobody takes over.
+        image.sink.as_ref().unwrap()(Event::TookOver { vms, took });
     }
 
     /// While `slow`, no pager says that a machine has ended.
@@ -191,6 +230,10 @@ impl PagerHost for FakePagers {
         }
         image.sink = Some(on_event);
         image.opened += 1;
+        if image.build != self.build && !image.machines.is_empty() {
+            image.current += 1;
+        }
+        image.build = self.build;
         Ok(Box::new(FakePager {
             pagers: self.clone(),
             root: place.root().to_owned(),
@@ -271,7 +314,10 @@ impl ImagePager for FakePager {
             .images
             .get_mut(&self.root)
             .ok_or_else(|| lost("it was lost"))?;
-        image.machines.insert(vm.clone(), machine);
+        let pager = image.current;
+        image
+            .machines
+            .insert(vm.clone(), Machine { pager, ..machine });
         drop(state);
         faults.write_all(&[1]).unwrap();
         let (pagers, root) = (self.pagers.clone(), self.root.clone());

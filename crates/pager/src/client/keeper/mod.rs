@@ -7,6 +7,7 @@
 
 mod find;
 mod place;
+mod upgrade;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use memory::{Image, PAGE_BYTES};
 
 use super::attach::{Handover, is_ready};
+use super::link::Answer as Answered;
 use super::pager::Pager;
 use super::{Config, Event, PagerError};
 use crate::control::{NamedStats, PagerEvent, Registration, Reply, Request};
@@ -117,6 +119,7 @@ impl Keeper {
                 tracing::warn!(socket = %socket.display(), %error, "a pager cannot be taken over");
             }
         }
+        self.drain_all_but_current();
         Ok(())
     }
 
@@ -208,8 +211,15 @@ impl Keeper {
         let limit = self.config.limits.answer;
         let mut all = Vec::new();
         for pager in self.pagers.values_mut() {
-            if let Reply::Stats(stats) = pager.link.request(Request::Stats, &[], limit)?.reply {
-                all.extend(stats);
+            match pager.link.request(Request::Stats, &[], limit) {
+                Ok(Answered { reply, .. }) => {
+                    if let Reply::Stats(stats) = reply {
+                        all.extend(stats);
+                    }
+                }
+                // One that drained has just ended, and has no machines any more; one that was lost is replaced next.
+                Err(PagerError::Lost { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(all)
@@ -234,21 +244,6 @@ impl Keeper {
         // The next pager goes on with it.
         machine.registration.graduate = rate.or(machine.registration.graduate);
         Ok(answer.reply)
-    }
-
-    fn upgrade(&mut self) -> Result<(), PagerError> {
-        let old = self.current.take();
-        if let Err(error) = self.current() {
-            self.current = old;
-            return Err(error);
-        }
-        if let Some(pager) = old.and_then(|number| self.pagers.get_mut(&number)) {
-            pager.draining = true;
-            pager
-                .link
-                .request(Request::Drain, &[], self.config.limits.answer)?;
-        }
-        Ok(())
     }
 
     /// Looks whether pagers are alive, and whether machines that nobody serves have ended.

@@ -134,7 +134,9 @@ impl Keeper {
         let mut lost = Vec::new();
         for machine in self.machines.values_mut().filter(is_its_own) {
             machine.pager = None;
-            if !machine.failed {
+            // One that has ended with its pager, or before it, needs no other; that it is gone is noticed next.
+            let has_ended = is_ready(&machine.process, Duration::ZERO).unwrap_or(false);
+            if !machine.failed && !has_ended {
                 machine.registration.takeovers += 1;
                 // What was hot is needed by now or has been filled; a recording with a gap is none.
                 machine.registration.hot_pages = None;
@@ -166,22 +168,20 @@ impl Keeper {
             lost.iter().for_each(|vm| self.fail(vm, &reason));
             return;
         }
-        let mut placed = 0;
-        for vm in &lost {
-            match self.place(vm) {
-                Ok(()) => placed += 1,
-                Err(error) => {
-                    self.fail(
-                        vm,
-                        &format!("the pager of its memory cannot be replaced: {error}"),
-                    );
-                }
+        lost.retain(|vm| match self.place(vm) {
+            Ok(()) => true,
+            Err(error) => {
+                let reason = format!("the pager of its memory cannot be replaced: {error}");
+                self.fail(vm, &reason);
+                false
             }
-        }
-        (self.on_event)(Event::TookOver {
-            vms: placed,
-            took: started.elapsed(),
         });
+        if !lost.is_empty() {
+            (self.on_event)(Event::TookOver {
+                vms: lost,
+                took: started.elapsed(),
+            });
+        }
     }
 
     fn may_restart(&mut self, now: Instant) -> bool {
