@@ -24,6 +24,9 @@ pub struct JailConfig {
     pub cgroups: Vec<String>,
 }
 
+/// Room in a root besides saved RAM: for the program, of which the jailer makes a copy, for state and log.
+const ROOM_BYTES: u64 = 64 << 20;
+
 /// Where control groups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -44,8 +47,16 @@ impl Users {
 
     /// A user that no process has, kept for the caller until it is given back.
     pub(super) fn take(&self) -> Result<u32, VmmError> {
-        let in_use = users_in_use().map_err(VmmError::io("list", Path::new("/proc")))?;
+        self.take_of(users_in_use)
+    }
+
+    fn take_of(
+        &self,
+        in_use: impl FnOnce() -> std::io::Result<BTreeSet<u32>>,
+    ) -> Result<u32, VmmError> {
+        // Before the list is made: a user that is given back while it is made would be in neither.
         let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use = in_use().map_err(VmmError::io("list", Path::new("/proc")))?;
         let free = self
             .range
             .clone()
@@ -118,6 +129,7 @@ pub(super) fn build(
         uid,
         files,
         empty: vec![LOG.to_owned(), SAVED_RAM.to_owned()],
+        bytes: prepared.record.machine.ram_bytes + ROOM_BYTES,
         stdin: prepared.ram.as_ref().map(crate::machine::Ram::path),
     })
 }
@@ -198,4 +210,32 @@ fn subdirectories(dir: &Path) -> Vec<PathBuf> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_one_machines_alone() {
+        let users = Users::new(10..13);
+        let running = || Ok(BTreeSet::from([11]));
+        assert_eq!(users.take_of(running).unwrap(), 10);
+        assert_eq!(users.take_of(running).unwrap(), 12);
+        let error = users.take_of(running).unwrap_err().to_string();
+        assert!(error.contains("configure a larger range"), "{error}");
+        users.give_back(10);
+        assert_eq!(users.take_of(running).unwrap(), 10);
+    }
+
+    /// A machine that is up by the end of the list may have been listed before it had its user.
+    #[test]
+    fn nobody_is_given_back_while_users_are_listed() {
+        let users = Users::new(10..12);
+        let listed = || {
+            assert!(users.starting.try_lock().is_err());
+            Ok(BTreeSet::new())
+        };
+        assert_eq!(users.take_of(listed).unwrap(), 10);
+    }
 }

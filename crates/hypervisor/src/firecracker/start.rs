@@ -69,8 +69,9 @@ fn spawn_as(
         fill_directory(&prepared)?;
     }
     prepared.record.write(run_dir)?;
+    // What can fail comes before there is a VMM that nobody would have.
+    let directory = open_run_dir(run_dir, &prepared.record, begun.id()?)?;
     let process = begun.go()?;
-    let directory = open_run_dir(run_dir, &prepared.record, process.id())?;
     let loaded = prepared.loaded();
     let loader = Arc::clone(&shared.loader);
     Ok(Spawned {

@@ -3,6 +3,7 @@
 //! It is a file system in memory that exists in the VMM's own mount namespace only, so it ends with the VMM and nothing
 //! is left to be unmounted. The program that follows (Firecracker's jailer) makes it the root and drops its rights.
 
+use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
@@ -15,6 +16,9 @@ use rustix::mount::{
 use super::spec::{Access, Jail};
 use super::sys;
 
+/// Files and directories that a root may have; the launcher and the jailer make some twenty.
+const MAX_FILES: u32 = 256;
+
 /// Makes the root and what is in it, in a mount namespace of this process's own.
 pub(super) fn build(jail: &Jail) -> io::Result<()> {
     sys::new_mount_namespace()?;
@@ -25,13 +29,17 @@ pub(super) fn build(jail: &Jail) -> io::Result<()> {
     )?;
     let root = &jail.root;
     fs::create_dir_all(root)?;
-    let options = c"mode=0700";
+    // The program owns it, and could fill the host's memory through it.
+    let options = CString::new(format!(
+        "mode=0700,size={},nr_inodes={MAX_FILES}",
+        jail.bytes
+    ))?;
     mount(
         "coppice-jail",
         root,
         "tmpfs",
         MountFlags::NOSUID,
-        Some(options),
+        Some(options.as_c_str()),
     )?;
     chown(root, Some(jail.uid), Some(jail.uid))?;
     // Descriptors are named by paths in it. Only the processes of the jail's own user show.

@@ -19,6 +19,14 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
+    /// The process that it is, and that the VMM will be.
+    pub(crate) fn id(&self) -> Result<ProcessId, VmmError> {
+        self.process
+            .as_ref()
+            .map(Process::id)
+            .ok_or_else(told_twice)
+    }
+
     /// Lets it become the VMM. One that has ended is no error here: it is seen by who waits for its end.
     pub(crate) fn go(mut self) -> Result<Process, VmmError> {
         if let Some(mut stdin) = self.stdin.take()
@@ -27,10 +35,12 @@ impl Begun {
         {
             return Err(VmmError::io("speak to", Path::new("the launcher"))(error));
         }
-        self.process
-            .take()
-            .ok_or_else(|| VmmError::unusable("a launcher was told twice to go on"))
+        self.process.take().ok_or_else(told_twice)
     }
+}
+
+fn told_twice() -> VmmError {
+    VmmError::unusable("a launcher was told twice to go on")
 }
 
 impl Drop for Begun {

@@ -47,6 +47,8 @@ pub(crate) struct Jail {
     pub(crate) files: Vec<JailFile>,
     /// Names of empty files in it.
     pub(crate) empty: Vec<String>,
+    /// Most that its own files may take of memory; those of the host do not count.
+    pub(crate) bytes: u64,
     /// Standard input of the program, nothing if absent.
     pub(crate) stdin: Option<PathBuf>,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hypervisor::conformance::Rig;
 
 use crate::firecracker::{Firecracker, UIDS};
+use crate::probe::RAM_BYTES;
 
 /// Each machine has a user of its own, a root with nothing of the host's in it, a filter of system calls, and a control
 /// group with the limits that were configured; and leaves none of it.
@@ -24,6 +25,10 @@ pub(crate) async fn machines_are_apart(subject: &Firecracker) {
         let uid: u32 = field("Uid:").parse().unwrap();
         assert!(UIDS.contains(&uid), "it runs as user {uid}");
         users.insert(uid);
+        let files = rustix::fs::statvfs(format!("/proc/{pid}/root")).unwrap();
+        let most = files.f_blocks * files.f_frsize;
+        assert!(most >= RAM_BYTES, "its RAM can be saved");
+        assert!(most < 2 * RAM_BYTES, "it may fill {most} bytes of memory");
         assert_eq!(field("Gid:"), uid.to_string());
         assert_eq!(field("Seccomp:"), "2", "system calls are filtered");
         assert_eq!(field("CapEff:"), "0000000000000000");
