@@ -31,12 +31,15 @@ pub(super) async fn connect(run_dir: &RunDir) -> Result<UnixStream, VmmError> {
     }
 }
 
-/// Connects to a port of the guest; none if nothing listens there.
+/// Connects to a port of the guest; none if nothing listens there, or the socket itself is not there. It is as long as
+/// the machine, and a VMM that has removed it is not asked more often than one whose guest does not listen.
 pub(super) async fn try_connect(
     run_dir: &RunDir,
     port: u32,
 ) -> Result<Option<UnixStream>, VmmError> {
-    let mut stream = run_dir.connect(VSOCK).await?;
+    let Some(mut stream) = run_dir.connect_now(VSOCK).await? else {
+        return Ok(None);
+    };
     let accepted = is_accepted(&mut stream, port).await;
     Ok(accepted.then_some(stream))
 }
@@ -56,4 +59,39 @@ async fn is_accepted(stream: &mut UnixStream, port: u32) -> bool {
         }
     }
     answer.starts_with(b"OK ")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn without_a_socket_there_is_no_connection_and_no_wait_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::open(dir.path()).unwrap();
+        let tried = async || timeout(PATIENCE, try_connect(&run_dir, AGENT_PORT)).await;
+        assert!(tried().await.expect("an answer").unwrap().is_none());
+        drop(UnixListener::bind(dir.path().join(VSOCK)).unwrap());
+        assert!(tried().await.expect("an answer").unwrap().is_none());
+    }
+
+    /// A jailed VMM may say what it likes.
+    #[tokio::test]
+    async fn an_answer_without_end_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::open(dir.path()).unwrap();
+        let vsock = UnixListener::bind(dir.path().join(VSOCK)).unwrap();
+        let talk = tokio::spawn(async move {
+            let (mut stream, _) = vsock.accept().await.unwrap();
+            while stream.write_all(b"OK OK OK ").await.is_ok() {}
+        });
+        let tried = timeout(PATIENCE, try_connect(&run_dir, AGENT_PORT)).await;
+        assert!(tried.expect("an answer").unwrap().is_none());
+        timeout(PATIENCE, talk).await.expect("an end").unwrap();
+    }
 }

@@ -107,6 +107,15 @@ impl RunDir {
         }
     }
 
+    /// Connects to a socket if somebody listens there at this moment.
+    pub(crate) async fn connect_now(&self, name: &str) -> Result<Option<UnixStream>, VmmError> {
+        match self.try_connect(name).await {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) if is_passing(&error) => Ok(None),
+            Err(error) => Err(VmmError::io("connect to", &self.path.join(name))(error)),
+        }
+    }
+
     async fn try_connect(&self, name: &str) -> io::Result<UnixStream> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let socket = rustix::fs::open(self.inside(name), flags, Mode::empty())?;
