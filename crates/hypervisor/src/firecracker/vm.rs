@@ -159,15 +159,24 @@ impl FirecrackerVm {
         Api::start(self.run_dir.connect(API).await?).await
     }
 
+    /// Makes a call that takes a moment, unless the process ends first.
+    async fn call(&self, call: &Call) -> Result<(), VmmError> {
+        self.call_within(CALL_DEADLINE, call).await
+    }
+
     /// Makes a call, unless the process ends first.
-    pub(super) async fn call(&self, call: &Call) -> Result<(), VmmError> {
-        let made = timeout(CALL_DEADLINE, async {
-            self.api().await?.run(call, CALL_DEADLINE).await
+    pub(super) async fn call_within(
+        &self,
+        deadline: Duration,
+        call: &Call,
+    ) -> Result<(), VmmError> {
+        let made = timeout(deadline, async {
+            self.api().await?.run(call, deadline).await
         });
         tokio::select! {
             biased;
             reason = self.process.exited() => Err(ended(reason)),
-            made = made => made.unwrap_or(Err(VmmError::Timeout { what: call.path, after: CALL_DEADLINE })),
+            made = made => made.unwrap_or(Err(VmmError::Timeout { what: call.path, after: deadline })),
         }
     }
 
