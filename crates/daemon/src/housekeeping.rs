@@ -62,6 +62,10 @@ async fn rotate(instances: &Arc<Instances>) {
                     error!(log = %path.display(), why = %failed, "cannot rotate");
                 }
             }
+            let run_dir = dir.run();
+            if let Err(failed) = hypervisor::trim_log(&run_dir, logs::ROTATE_AT) {
+                error!(dir = %run_dir.display(), why = %failed, "cannot trim the log of a VMM");
+            }
         }
     });
     if rotated.await.is_err() {

@@ -17,20 +17,24 @@ const MAX_LINE: usize = 256 << 10;
 
 /// Size at which a log is rotated; one older part is kept. The writers append, so that
 /// truncating under them is safe; what they write in between is lost to the copy at most.
-const ROTATE_AT: u64 = 50 << 20;
+pub(crate) const ROTATE_AT: u64 = 50 << 20;
 
-/// Copies a log that has grown large to `LOG.1` and empties it. A guest can write
-/// without end, its owner's disk cannot grow without end.
+/// Copies the end of a log that has grown large to `LOG.1` and empties it. A guest can write
+/// without end, its owner's disk cannot grow without end: of what came between two looks no
+/// more is kept than of what came slowly.
 pub(crate) fn rotate_if_large(path: &Path) -> io::Result<()> {
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.len() >= ROTATE_AT => {}
+    let length = match std::fs::metadata(path) {
+        Ok(meta) if meta.len() >= ROTATE_AT => meta.len(),
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
-    }
+    };
     let mut older = path.as_os_str().to_owned();
     older.push(".1");
-    std::fs::copy(path, older)?;
+    let mut log = std::fs::File::open(path)?;
+    io::Seek::seek(&mut log, SeekFrom::Start(length - ROTATE_AT))?;
+    let mut end = io::Read::take(log, ROTATE_AT);
+    io::copy(&mut end, &mut std::fs::File::create(older)?)?;
     std::fs::OpenOptions::new()
         .write(true)
         .open(path)?
@@ -218,6 +222,22 @@ mod tests {
         let pieces = tail_of(&endless, 1).await;
         assert_eq!(pieces.concat(), endless);
         assert!(pieces.iter().all(|piece| piece.len() <= MAX_LINE + BLOCK));
+    }
+
+    /// A guest may have written gigabytes since the last look.
+    #[test]
+    fn a_rotated_log_keeps_its_end_and_no_more_than_its_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.log");
+        let mut log = std::fs::File::create(&path).unwrap();
+        log.set_len(3 * ROTATE_AT).unwrap();
+        io::Seek::seek(&mut log, SeekFrom::End(0)).unwrap();
+        log.write_all(b"the end").unwrap();
+        rotate_if_large(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        let older = std::fs::read(dir.path().join("app.log.1")).unwrap();
+        assert_eq!(older.len() as u64, ROTATE_AT);
+        assert!(older.ends_with(b"the end"));
     }
 
     #[tokio::test]

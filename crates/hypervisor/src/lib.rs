@@ -27,6 +27,7 @@ pub use driver::{
     TemplateHold, Templates, Vm, VmStatus, VmmIdentity,
 };
 pub use error::VmmError;
+pub use firecracker::trim_log;
 pub use launch::launch_main;
 pub use nic::Nic;
 pub use plan::{

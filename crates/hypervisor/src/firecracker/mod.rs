@@ -27,6 +27,7 @@ pub use config::FirecrackerConfig;
 pub use host::{HostReport, KvmAccess, probe};
 pub use jail::JailConfig;
 pub use version::FirecrackerVersion;
+pub use vm::trim_log;
 pub use vsock::AGENT_PORT;
 
 pub use driver::FirecrackerDriver;

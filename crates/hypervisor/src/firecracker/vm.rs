@@ -4,6 +4,7 @@
 //! the machine running.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -219,6 +220,25 @@ pub(super) fn clean(run_dir: &Path, record: Option<&Record>) {
     RunDir::clean(run_dir, &NAMES);
 }
 
+/// Frees what a VMM's own log in its run directory takes on disk, once that is more than `limit` bytes: a guest can make
+/// Firecracker log without end. What it says afterwards is kept; it does not append, so that comes behind a hole.
+pub fn trim_log(run_dir: &Path, limit: u64) -> std::io::Result<()> {
+    let path = run_dir.join(LOG);
+    let taken = match std::fs::symlink_metadata(&path) {
+        Ok(log) if log.is_file() => log.blocks() * 512,
+        Ok(_) => 0,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    if taken <= limit {
+        return Ok(());
+    }
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)?
+        .set_len(0)
+}
+
 /// Removes what an earlier run left: its sockets would make Firecracker fail.
 pub(super) fn clean_directory(run_dir: &Path) {
     for name in NAMES {
@@ -345,5 +365,29 @@ impl Vm for FirecrackerVm {
 
     fn memory(&self) -> Option<&dyn MemoryReport> {
         Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_takes_much_room_is_freed_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        trim_log(dir.path(), 4096).unwrap();
+        // Open as Firecracker has it: it writes where it was.
+        let log = std::fs::File::create(dir.path().join(LOG)).unwrap();
+        log.write_all_at(&[b'x'; 100_000], 0).unwrap();
+        let taken = || log.metadata().unwrap().blocks() * 512;
+        trim_log(dir.path(), 200_000).unwrap();
+        assert!(taken() >= 100_000);
+        trim_log(dir.path(), 4096).unwrap();
+        assert_eq!(taken(), 0);
+        log.write_all_at(b"last words", 100_000).unwrap();
+        trim_log(dir.path(), 4096).unwrap();
+        assert_eq!(log::since(&dir.path().join(LOG), 0), "last words");
     }
 }

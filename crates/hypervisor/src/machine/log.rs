@@ -20,9 +20,12 @@ pub(crate) fn since(log: &Path, start: u64) -> String {
         file.take(MAX_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    read()
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    // A log that was trimmed has a hole before what was said since.
+    let said = |bytes: Vec<u8>| {
+        let hole = bytes.iter().take_while(|byte| **byte == 0).count();
+        String::from_utf8_lossy(&bytes[hole..]).into_owned()
+    };
+    read().map(said).unwrap_or_default()
 }
 
 /// The end of `text`, for an error message.
