@@ -145,7 +145,8 @@ impl<'a> Bytes<'a> {
     /// A copy of the bytes, for stand-ins of the kernel that copy themselves.
     #[cfg(test)]
     pub(crate) fn to_vec(&self) -> Vec<u8> {
-        // SAFETY: tests make these from slices, which live as long as this value.
+        // SAFETY: tests make these from slices and from mappings of files that nobody cuts; both live as long as this
+        // value.
         unsafe { std::slice::from_raw_parts(self.address as *const u8, self.len) }.to_vec()
     }
 }

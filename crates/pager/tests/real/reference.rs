@@ -14,6 +14,7 @@ pub(crate) struct Reference {
 }
 
 /// Which pages the next layer holds.
+#[derive(Debug, Clone)]
 pub(crate) struct Layer {
     pub(crate) encoding: Encoding,
     pub(crate) runs: Vec<Run>,
@@ -74,10 +75,15 @@ impl PageSource for Pages<'_> {
     }
 }
 
-/// A page unlike any other; every eighth is easy to compress, and one in sixteen of a later layer is zero.
+/// A page unlike any other; every eighth is easy to compress, and of a later layer one in sixteen is zero, and one
+/// is zero but for its last byte.
 fn page(seed: u64, number: u64) -> Vec<u8> {
-    if seed > 0 && number.is_multiple_of(16) {
-        return vec![0; PAGE_BYTES];
+    if seed > 0 && matches!(number % 16, 0 | 5) {
+        let mut page = vec![0; PAGE_BYTES];
+        if number % 16 == 5 {
+            page[PAGE_BYTES - 1] = 1 + (seed + number / 16) as u8 % 255;
+        }
+        return page;
     }
     let mut state = (seed << 32 | number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
