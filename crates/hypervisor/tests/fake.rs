@@ -147,6 +147,7 @@ scenarios! {
     diff_standby => DiffStandby,
     chain => Chain,
     copied_fork => CopiedFork,
+    compressed => Compressed,
     mismatch_refused => MismatchRefused,
     nic_must_fit => NicMustFit,
     damage_refused => DamageRefused,

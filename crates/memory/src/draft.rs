@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::image::{Image, Owned, link_or_copy, sync_dir};
 use crate::index::Encoding;
-use crate::layer::{self, LayerKind, LayerStats, PageSource};
+use crate::layer::{self, LayerKind, LayerStats, PageSource, ZSTD_LEVEL};
 use crate::manifest::{
     DiskFormat, DiskRecord, FORMAT_VERSION, LayerRecord, MachineFacts, Manifest, RootRecord,
     StateRecord,
@@ -62,6 +62,8 @@ pub struct Draft {
     id: ImageId,
     verified: Verified,
     ram_bytes: Option<u64>,
+    /// Level of zstd, if layers are to be compressed.
+    zstd_level: Option<i32>,
     layers: Vec<LayerRecord>,
     disks: Vec<(DiskFormat, u64)>,
     /// Files whose bytes may still be only in the page cache.
@@ -78,6 +80,7 @@ impl Draft {
             id,
             verified: verified.clone(),
             ram_bytes: None,
+            zstd_level: None,
             layers: Vec::new(),
             disks: Vec::new(),
             unsynced: Vec::new(),
@@ -103,13 +106,24 @@ impl Draft {
         self.dir.join(names::STATE)
     }
 
-    /// Writes the next RAM layer, packed: full if it is the first one, else a diff over those before it.
+    /// Has every layer that [`Draft::write_layer`] writes from now on compressed with zstd at `level`, 1 (fastest)
+    /// to 19 (smallest). Layers that are linked stay as they are.
+    pub fn compress(&mut self, level: i32) {
+        self.zstd_level = Some(level);
+    }
+
+    /// Writes the next RAM layer, packed unless it is to be compressed: full if it is the first one, else a diff over
+    /// those before it.
     pub fn write_layer(
         &mut self,
         ram_bytes: u64,
         source: &dyn PageSource,
     ) -> Result<LayerStats, ImageError> {
-        self.write_layer_as(Encoding::Packed, ram_bytes, source)
+        let encoding = match self.zstd_level {
+            None => Encoding::Packed,
+            Some(_) => Encoding::Zstd,
+        };
+        self.write_layer_as(encoding, ram_bytes, source)
     }
 
     /// As [`Draft::write_layer`], stored as `encoding` says.
@@ -127,6 +141,7 @@ impl Draft {
         } else {
             LayerKind::Diff
         };
+        let encoding = (encoding, self.zstd_level.unwrap_or(ZSTD_LEVEL));
         let written = layer::write(&self.dir, &id, kind, encoding, ram_bytes, source)?;
         self.unsynced.push(self.dir.join(names::pages(&id)));
         self.unsynced.push(self.dir.join(names::index(&id)));

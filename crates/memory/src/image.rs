@@ -5,10 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::ImageError;
+use crate::index::Encoding;
 use crate::layer;
 use crate::manifest::{LayerRecord, Manifest};
 use crate::names;
 use crate::reader::LayerReader;
+use crate::runs::{PAGE_BYTES, page_count};
 use crate::sparse::CopyMethod;
 use crate::verified::{Kind, Verified};
 
@@ -21,6 +23,19 @@ pub enum Owned {
     Reflinked,
     /// A copy, because the two directories can share nothing.
     Copied,
+}
+
+/// How the RAM of an image is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoredRam {
+    /// Layers on top of each other.
+    pub layers: usize,
+    /// Those of them that are compressed.
+    pub compressed_layers: usize,
+    /// Bytes of RAM in the layers, a page in two layers counted twice. The rest of RAM is zero.
+    pub ram_bytes: u64,
+    /// Bytes that they take on the disk, indexes left out, those that other images have links to included.
+    pub stored_bytes: u64,
 }
 
 /// A complete memory image.
@@ -85,6 +100,19 @@ impl Image {
             self.manifest.machine.ram_bytes,
         )?;
         LayerReader::open(&self.dir, &record.id, index)
+    }
+
+    /// How its RAM is stored. The indexes are read and checked, the pages are not.
+    pub fn stored_ram(&self) -> Result<StoredRam, ImageError> {
+        let mut sum = StoredRam::default();
+        for record in &self.manifest.layers {
+            let layer = self.layer(record)?;
+            sum.layers += 1;
+            sum.compressed_layers += usize::from(layer.encoding() == Encoding::Zstd);
+            sum.ram_bytes += page_count(layer.runs()) * PAGE_BYTES as u64;
+            sum.stored_bytes += layer.stored_bytes();
+        }
+        Ok(sum)
     }
 
     /// Bytes of all files, counted once each, as allocated on disk; what removing the last link would free.

@@ -88,6 +88,15 @@ impl Index {
         }
     }
 
+    /// Bytes that the pages take on the disk.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        match self.encoding {
+            Encoding::Packed | Encoding::Zstd => self.file_bytes(),
+            // The rest of the file is holes.
+            Encoding::Flat => self.pages_bytes(),
+        }
+    }
+
     /// The index as bytes. Page numbers must fit 32 bits (16 TiB of RAM), which the layer writer checks.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, std::num::TryFromIntError> {
         let mut bytes = Vec::with_capacity(

@@ -15,8 +15,8 @@ use crate::reader::LayerReader;
 use crate::runs::{PAGE_BYTES, Run, append_page, page_count};
 use crate::{LayerId, names};
 
-/// Fast, and RAM is dominated by text and pointers, which higher levels hardly make smaller.
-const ZSTD_LEVEL: i32 = 3;
+/// The fastest. RAM is dominated by text and pointers, which higher levels hardly make smaller.
+pub(crate) const ZSTD_LEVEL: i32 = 1;
 
 /// What a layer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,19 +50,19 @@ pub(crate) struct WrittenLayer {
     pub(crate) stats: LayerStats,
 }
 
-/// Writes the two files of `layer` into `dir`.
+/// Writes the two files of `layer` into `dir`; `level` is that of zstd.
 pub(crate) fn write(
     dir: &Path,
     layer: &LayerId,
     kind: LayerKind,
-    encoding: Encoding,
+    (encoding, level): (Encoding, i32),
     ram_bytes: u64,
     source: &dyn PageSource,
 ) -> Result<WrittenLayer, ImageError> {
     let path = dir.join(names::pages(layer));
     let file = create(&path)?;
-    let mut packer =
-        Packer::new(file, kind, encoding, ram_bytes).map_err(ImageError::io("write", &path))?;
+    let packer = Packer::new(file, kind, (encoding, level), ram_bytes);
+    let mut packer = packer.map_err(ImageError::io("write", &path))?;
     for run in source.runs() {
         packer
             .add(*run, source)
@@ -78,16 +78,11 @@ pub(crate) fn write(
     index_file
         .write_all(&bytes)
         .map_err(ImageError::io("write", &index_path))?;
-    let stored_bytes = match encoding {
-        Encoding::Packed | Encoding::Zstd => index.file_bytes(),
-        // The rest of the file is holes.
-        Encoding::Flat => index.pages_bytes(),
-    };
     Ok(WrittenLayer {
         index_blake3: blake3::hash(&bytes).to_hex().to_string(),
         stats: LayerStats {
             pages: page_count(&index.runs),
-            bytes: stored_bytes + bytes.len() as u64,
+            bytes: index.stored_bytes() + bytes.len() as u64,
         },
     })
 }
@@ -115,14 +110,19 @@ struct Packer {
 }
 
 impl Packer {
-    fn new(file: File, kind: LayerKind, encoding: Encoding, ram_bytes: u64) -> io::Result<Self> {
+    fn new(
+        file: File,
+        kind: LayerKind,
+        (encoding, level): (Encoding, i32),
+        ram_bytes: u64,
+    ) -> io::Result<Self> {
         let compressor = match encoding {
             Encoding::Packed => None,
             Encoding::Flat => {
                 file.set_len(ram_bytes)?;
                 None
             }
-            Encoding::Zstd => Some(Compressor::new(ZSTD_LEVEL)?),
+            Encoding::Zstd => Some(Compressor::new(level)?),
         };
         Ok(Self {
             file,

@@ -28,7 +28,7 @@ mod ram;
 pub use draft::{Draft, How, ManifestFacts, NewDisk};
 pub use error::ImageError;
 pub use id::{ImageId, LayerId, ParseIdError};
-pub use image::{Image, Owned, link_or_copy};
+pub use image::{Image, Owned, StoredRam, link_or_copy};
 pub use index::Encoding;
 pub use layer::{LayerStats, PageSource};
 pub use loader::{LoadedRam, Loader, RamKey};

@@ -86,6 +86,12 @@ impl LayerReader {
         self.index.file_bytes()
     }
 
+    /// Bytes that the pages take on the disk, holes left out.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.index.stored_bytes()
+    }
+
     /// How the pages are stored.
     #[must_use]
     pub fn encoding(&self) -> Encoding {

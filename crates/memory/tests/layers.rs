@@ -87,6 +87,61 @@ fn zero_pages_are_dropped_from_the_first_layer_only() {
     );
 }
 
+/// What a standby writes: plain below and compressed above, or the other way round.
+#[test]
+fn a_draft_compresses_what_it_writes_and_links_the_rest_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let ram_bytes = RAM_PAGES * PAGE_BYTES as u64;
+    let write = |name: &str, level: Option<i32>, below: Option<&Image>, first: u64| {
+        write_image(&dir.path().join(name), |draft| {
+            if let Some(level) = level {
+                draft.compress(level);
+            }
+            if let Some(below) = below {
+                draft
+                    .link_layer(below, &below.manifest().layers[0].id)
+                    .unwrap();
+            }
+            let pages = (first..first + 200).map(|page| (page, 7));
+            draft.write_layer(ram_bytes, &Ram::new(pages)).unwrap();
+            std::fs::write(draft.state_path(), "state").unwrap();
+        })
+    };
+    let (plain, small) = (
+        write("plain", None, None, 0),
+        write("small", Some(19), None, 0),
+    );
+    let layer = 200 * PAGE_BYTES as u64;
+    for (name, below, level, compressed) in [
+        ("a", &plain, Some(1), 1),
+        ("b", &small, None, 1),
+        ("c", &small, Some(1), 2),
+    ] {
+        let image = write(name, level, Some(below), 150);
+        let stored = image.stored_ram().unwrap();
+        assert_eq!(
+            (stored.layers, stored.compressed_layers),
+            (2, compressed),
+            "{name}"
+        );
+        assert_eq!(stored.ram_bytes, 2 * layer);
+        assert!(
+            stored.stored_bytes < layer + layer / 4,
+            "{name}: {stored:?}"
+        );
+        let loaded = read_all(&*Loader::default().load(&image, 2).unwrap());
+        for page in 0..RAM_PAGES as usize {
+            let seed = if page < 350 { 7 } else { 0 };
+            assert!(
+                loaded[page * PAGE_BYTES..][..PAGE_BYTES] == page_of(seed),
+                "{name}: page {page}"
+            );
+        }
+    }
+    let stored = plain.stored_ram().unwrap();
+    assert_eq!((stored.compressed_layers, stored.stored_bytes), (0, layer));
+}
+
 #[test]
 fn many_forks_share_one_copy_and_it_goes_with_the_last() {
     let dir = tempfile::tempdir().unwrap();

@@ -76,10 +76,10 @@ pub(super) async fn damage_refused(rig: &Rig<'_>) {
     machine.vm.kill().await.unwrap();
 }
 
-type Damage = fn(&fs::File);
+pub(super) type Damage = fn(&fs::File);
 
 /// Replaces a file by a damaged copy; other links keep the good bytes.
-fn replace(dir: &Path, name: &str, damage: Damage) {
+pub(super) fn replace(dir: &Path, name: &str, damage: Damage) {
     let (path, copy): (PathBuf, PathBuf) = (dir.join(name), dir.join("copy"));
     memory::copy_sparse(&path, &copy).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).unwrap();
@@ -89,7 +89,7 @@ fn replace(dir: &Path, name: &str, damage: Damage) {
 }
 
 /// One bit in the middle is changed.
-fn flip(file: &fs::File) {
+pub(super) fn flip(file: &fs::File) {
     let middle = file.metadata().unwrap().len() / 2;
     let mut byte = [0];
     file.read_exact_at(&mut byte, middle).unwrap();

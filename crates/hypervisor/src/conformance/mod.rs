@@ -8,6 +8,7 @@
 )]
 
 mod basics;
+mod compressed;
 mod damage;
 mod forks;
 mod images;
@@ -45,6 +46,8 @@ pub enum Scenario {
     Chain,
     /// A fork with copied memory is independent of the image's RAM.
     CopiedFork,
+    /// Compressed and plain standbys on top of each other lose nothing, and a damaged one is refused.
+    Compressed,
     /// An image of another machine is refused by the field.
     MismatchRefused,
     /// An image of a machine with a network card restores with that card only, and one without only without.
@@ -57,7 +60,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, simple ones first.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::LaunchAnswers,
         Self::PauseResume,
         Self::PowerOff,
@@ -70,6 +73,7 @@ impl Scenario {
         Self::DiffStandby,
         Self::Chain,
         Self::CopiedFork,
+        Self::Compressed,
         Self::MismatchRefused,
         Self::NicMustFit,
         Self::DamageRefused,
@@ -92,6 +96,7 @@ impl Scenario {
             Self::ForksAreIsolated => forks::isolated(&rig).await,
             Self::DiffStandby => forks::diff_standby(&rig).await,
             Self::CopiedFork => forks::copied(&rig).await,
+            Self::Compressed => compressed::compressed(&rig).await,
             Self::MismatchRefused => damage::mismatch_refused(&rig).await,
             Self::NicMustFit => nics::must_fit(&rig).await,
             Self::DamageRefused => damage::damage_refused(&rig).await,

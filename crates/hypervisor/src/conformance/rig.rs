@@ -119,8 +119,13 @@ impl<'a> Rig<'a> {
 
     /// Pause, capture, quit, freeze the disk, finish.
     pub async fn standby(&self, machine: Machine) -> Saved {
+        self.standby_at(machine, None).await
+    }
+
+    /// As [`Rig::standby`], with RAM compressed at this level of zstd.
+    pub async fn standby_at(&self, machine: Machine, level: Option<i32>) -> Saved {
         machine.vm.pause().await.unwrap();
-        let (mut draft, captured) = self.capture(&machine).await;
+        let (mut draft, captured) = self.capture_at(&machine, level).await;
         machine.vm.quit().await.unwrap();
         self.add_disks(&mut draft, &machine, How::Move);
         Saved {
@@ -131,9 +136,16 @@ impl<'a> Rig<'a> {
 
     /// Captures a paused machine into a new draft of its own.
     pub async fn capture(&self, machine: &Machine) -> (Draft, Captured) {
+        self.capture_at(machine, None).await
+    }
+
+    async fn capture_at(&self, machine: &Machine, level: Option<i32>) -> (Draft, Captured) {
         let id = ImageId::random().unwrap();
         let dir = machine.dir.join("memory").join(id.as_str());
         let mut draft = Draft::create(&dir, id, &self.subject.verified()).unwrap();
+        if let Some(level) = level {
+            draft.compress(level);
+        }
         let captured = machine
             .vm
             .snapshots()
