@@ -70,6 +70,12 @@ pub mod codes {
     pub const INVALID_TTL: &str = "invalid_ttl";
     /// 400: an expiry that is not in the future.
     pub const INVALID_EXPIRES_AT: &str = "invalid_expires_at";
+    /// 400: a way to write memory images that is impossible here.
+    pub const INVALID_SNAPSHOT_COMPRESSION: &str = "invalid_snapshot_compression";
+    /// 400: a delay of compression that does not parse, or that this server does not have.
+    pub const INVALID_COMPRESSION_DELAY: &str = "invalid_compression_delay";
+    /// 400: the same in an instance's policy.
+    pub const INVALID_SNAPSHOT_POLICY: &str = "invalid_snapshot_policy";
     /// 400: a wait that does not parse or is not positive.
     pub const INVALID_TIMEOUT: &str = "invalid_timeout";
     /// 400: the image is known but cannot be run yet.

@@ -6,7 +6,8 @@ use api::exec::{ExecExit, ExecResize, ExecStart, ExecStreams};
 use api::images::CreateImageRequest;
 use api::instances::{
     CreateInstanceRequest, ForkOutcome, ForkRequest, ForkTarget, Instance, InstanceState,
-    LogSource, LogsQuery, PathInfo, StandbyRequest, StartRequest, UpdateInstanceRequest,
+    LogSource, LogsQuery, PathInfo, SnapshotCompression, StandbyRequest, StartRequest,
+    UpdateInstanceRequest,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,7 +44,16 @@ fn requests_name_the_field_that_they_do_not_know() {
     );
     refuses::<UpdateInstanceRequest>(json!({"auto_standby": {}}), "auto_standby");
     refuses::<StartRequest>(json!({"env": {}}), "env");
-    refuses::<StandbyRequest>(json!({"compression": {}}), "compression");
+    refuses::<StandbyRequest>(json!({"compression": {}}), "enabled");
+    refuses::<StandbyRequest>(
+        json!({"compression": {"enabled": true, "codec": "zstd"}}),
+        "codec",
+    );
+    refuses::<StandbyRequest>(
+        json!({"compression": {"enabled": true, "algorithm": "gzip"}}),
+        "lz4",
+    );
+    refuses::<UpdateInstanceRequest>(json!({"snapshot_policy": {}}), "snapshot_policy");
     refuses::<ForkRequest>(json!({"name": "a", "fork_mode": "x"}), "fork_mode");
     refuses::<ForkRequest>(
         json!({"name": "a", "post_fork": {"command": [], "x": 1}}),
@@ -81,6 +91,15 @@ fn what_is_not_said_is_not_sent() {
         json!({"name": "a", "target_state": "Standby", "share_memory": true}),
     );
     writes(&StandbyRequest::default(), json!({}));
+    let compressed = SnapshotCompression {
+        enabled: true,
+        ..SnapshotCompression::default()
+    };
+    let standby = StandbyRequest {
+        compression: Some(compressed),
+        compression_delay: None,
+    };
+    writes(&standby, json!({"compression": {"enabled": true}}));
 }
 
 #[test]

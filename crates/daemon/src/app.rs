@@ -133,6 +133,7 @@ async fn context(
         zone: config.network.zone.clone(),
         ports: Arc::clone(&edge) as Arc<dyn HostPorts>,
         changes: Changes::default(),
+        compression: config.compression,
         warm: config.warm,
         pagers: pagers(config, layout)?,
         everybody: Everybody::default(),

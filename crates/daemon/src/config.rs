@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
+use model::Compression;
 use serde::Deserialize;
 
 use crate::instances::{BootFiles, WarmPolicy};
@@ -144,6 +145,10 @@ pub struct Given {
     /// Group and user number that VMMs run as [default: the daemon's own]
     #[arg(long, env = "COPPICE_VMM_UID", global = true)]
     pub vmm_uid: Option<u32>,
+    /// What memory images are written with where neither a request nor an instance says: off, zstd or zstd:LEVEL
+    /// [default: off]
+    #[arg(long, env = "COPPICE_SNAPSHOT_COMPRESSION", global = true)]
+    pub snapshot_compression: Option<String>,
     /// Forks that each template in use keeps ready, 0 to 64 [default: 1]
     #[arg(long, env = "COPPICE_WARM_FORKS", global = true)]
     pub warm_forks: Option<usize>,
@@ -215,6 +220,8 @@ pub struct Config {
     pub boot: Option<BootFiles>,
     /// Who VMMs run as.
     pub vmm_uid: Option<u32>,
+    /// What memory images are written with.
+    pub compression: Compression,
     /// Forks that are prepared ahead.
     pub warm: WarmPolicy,
     /// How forks come by their memory.
@@ -263,6 +270,7 @@ impl Given {
             elf_kernel: self.elf_kernel.or(below.elf_kernel),
             initrd: self.initrd.or(below.initrd),
             vmm_uid: self.vmm_uid.or(below.vmm_uid),
+            snapshot_compression: self.snapshot_compression.or(below.snapshot_compression),
             warm_forks: self.warm_forks.or(below.warm_forks),
             warm_idle: self.warm_idle.or(below.warm_idle),
             memory_backend: self.memory_backend.or(below.memory_backend),
@@ -298,6 +306,12 @@ impl Given {
             (None, None) if self.elf_kernel.is_none() => None,
             _ => anyhow::bail!("kernel and initrd belong together: give both or neither"),
         };
+        let compression = match self.snapshot_compression.as_deref() {
+            Some(text) => text
+                .parse()
+                .with_context(|| format!("snapshot_compression {text:?}"))?,
+            None => Compression::Off,
+        };
         let warm = warm_policy(self.warm_forks, self.warm_idle.as_deref())?;
         Ok(Config {
             socket: match self.socket {
@@ -315,6 +329,7 @@ impl Given {
             machine: self.machine.unwrap_or(Machine::Microvm),
             boot,
             vmm_uid: self.vmm_uid,
+            compression,
             warm,
             pagers,
             network,
@@ -367,6 +382,26 @@ mod tests {
         assert_eq!(config.log_format, LogFormat::Json);
         assert_eq!(config.socket, Path::new("/data/coppiced.sock"));
         assert_eq!(config.accelerator, Accelerator::Auto);
+    }
+
+    #[test]
+    fn memory_images_are_plain_unless_the_configuration_says_otherwise() {
+        let compression = |text: Option<&str>| {
+            let given = Given {
+                snapshot_compression: text.map(str::to_owned),
+                ..Given::default()
+            };
+            given.complete().map(|config| config.compression)
+        };
+        assert_eq!(compression(None).unwrap(), Compression::Off);
+        let zstd = Compression::Zstd { level: 3 };
+        assert_eq!(compression(Some("zstd:3")).unwrap(), zstd);
+        let refused = format!("{:#}", compression(Some("lz4")).unwrap_err());
+        assert!(
+            refused.contains("snapshot_compression \"lz4\""),
+            "{refused}"
+        );
+        assert!(refused.contains("zstd:LEVEL"), "{refused}");
     }
 
     #[test]

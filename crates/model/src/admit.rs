@@ -143,6 +143,9 @@ fn wrong_state(operation: Operation, state: State) -> Refusal {
         (Operation::Start { .. } | Operation::Stop, State::Standby) => {
             "; restore it first, or delete it"
         }
+        (Operation::Standby { options: true }, State::Standby) => {
+            " with options: its memory image is written and never changed; restore it first"
+        }
         (Operation::Promote, State::Running) => "; put it in standby first",
         (Operation::Exec | Operation::Copy | Operation::Stat, State::Standby) => {
             "; restore it first"

@@ -7,6 +7,7 @@
 
 mod admit;
 mod backend;
+mod compression;
 mod duration;
 mod fork;
 mod id;
@@ -28,6 +29,9 @@ pub use admit::{Operation, Verdict, admit};
 pub use backend::{
     Backend, BackendWish, HotPlan, ImageUse, MemorySpec, Prefetch, REFRESH_EVERY, RamForm, Wishes,
     choose_backend, plan_hot_pages,
+};
+pub use compression::{
+    Compression, CompressionError, DEFAULT_ZSTD_LEVEL, SnapshotPolicy, ZSTD_LEVELS,
 };
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use fork::{ForkAsk, ForkMode, ForkPlan, MAX_FORKS, Target, check_fork, fork_names, plan_fork};

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{ByteSize, MemorySpec, NetworkSpec, Tags};
+use crate::{ByteSize, MemorySpec, NetworkSpec, SnapshotPolicy, Tags};
 
 /// A command that runs inside each new fork before it is announced `Running`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -50,4 +50,7 @@ pub struct InstanceSpec {
     /// How its forks come by their memory; older records have none.
     #[serde(default)]
     pub memory: MemorySpec,
+    /// How its memory images are written; older records have none.
+    #[serde(default)]
+    pub snapshots: SnapshotPolicy,
 }

@@ -138,8 +138,8 @@ async fn requests_about_instances_are_refused_by_name_too() {
         ("/instances/a/start", json!({"colour": 1}), "colour"),
         (
             "/instances/a/standby",
-            json!({"compression_delay": "1s"}),
-            "compression_delay",
+            json!({"compression": {"level": 1}}),
+            "enabled",
         ),
         (
             "/instances/a/fork",

@@ -10,6 +10,8 @@ mod fork;
 
 mod memory;
 
+mod snapshot;
+
 mod network;
 
 mod wait;
@@ -28,8 +30,10 @@ pub use network::{
     PublishedPort, Transport,
 };
 pub use query::{DeleteInstanceQuery, ListInstancesQuery};
-pub use requests::{
-    CreateInstanceRequest, PromoteRequest, StandbyRequest, StartRequest, UpdateInstanceRequest,
+pub use requests::{CreateInstanceRequest, PromoteRequest, StartRequest, UpdateInstanceRequest};
+pub use snapshot::{
+    CompressionAlgorithm, ImageEncoding, MemoryImage, SnapshotCompression, SnapshotPolicy,
+    StandbyRequest,
 };
 pub use state::InstanceState;
 pub use stats::{InstanceStats, LatencyBucket, MemoryStats, PagerStats, TemplateStats};

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{InstanceMemory, InstanceNetwork, InstanceState, MemoryBackend, Prefetch};
+use super::{
+    InstanceMemory, InstanceNetwork, InstanceState, MemoryBackend, MemoryImage, Prefetch,
+    SnapshotPolicy,
+};
 
 /// One microVM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -45,6 +48,9 @@ pub struct Instance {
     pub volumes: Vec<VolumeMount>,
     /// Whether a complete memory image of its own exists.
     pub has_snapshot: bool,
+    /// How its memory images are written; absent when that is left to the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_policy: Option<SnapshotPolicy>,
     /// Exit code of its program; null until it has exited.
     pub exit_code: Option<i32>,
     /// How its program ended; null until it has exited.
@@ -97,6 +103,9 @@ pub struct Instance {
     /// What is done with the pages that its forks touch first; of templates only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<Prefetch>,
+    /// How the memory image is stored that it wakes from; absent when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_image: Option<MemoryImage>,
 }
 
 /// A volume within an instance.

@@ -49,6 +49,8 @@ pub(crate) fn instance(name: &str, state: InstanceState) -> Instance {
         memory_backend: None,
         fork_memory_backend: None,
         prefetch: None,
+        snapshot_policy: None,
+        memory_image: None,
     }
 }
 

@@ -17,8 +17,10 @@ use time::OffsetDateTime;
 
 mod memory;
 mod network;
+mod snapshot;
 
 pub(crate) use memory::fork_memory;
+pub(crate) use snapshot::standby;
 
 use super::error::ApiError;
 use crate::instances::{Drivers, ForkOrder, Patch, View};
@@ -117,6 +119,7 @@ pub(crate) fn spec(
         post_fork: request.post_fork.map(hook).transpose()?,
         network: network::of_create(request.network, networks)?,
         memory: model::MemorySpec::default(),
+        snapshots: snapshot::policy(request.snapshot_policy)?,
     })
 }
 
@@ -327,6 +330,7 @@ pub(crate) fn instance(view: View, now: UnixMillis) -> Instance {
         network: network::view(&record.spec.network, record.lease),
         volumes: Vec::new(),
         has_snapshot: record.standby.is_some(),
+        snapshot_policy: snapshot::shown_policy(record.spec.snapshots),
         exit_code: record.exit.as_ref().and_then(|exit| exit.code),
         exit_message: record.exit.and_then(|exit| exit.message),
         created_at: date(record.created_at),
@@ -348,6 +352,7 @@ pub(crate) fn instance(view: View, now: UnixMillis) -> Instance {
             .template
             .then_some(memory::prefetch(record.spec.memory.prefetch)),
         memory: memory::origin(record.memory),
+        memory_image: published.image.map(snapshot::image),
     }
 }
 

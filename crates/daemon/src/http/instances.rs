@@ -153,14 +153,15 @@ pub(crate) async fn stop(
 /// Write a running instance into a memory image and end its VMM.
 #[utoipa::path(post, path = "/instances/{id}/standby", operation_id = "standbyInstance", tag = "instances", params(("id" = String, Path)),
     request_body = StandbyRequest,
-    responses((status = 200, body = Instance), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 200, body = Instance), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn standby(
     State(app): State<App>,
     Key(key): Key,
-    Body(StandbyRequest {}): Body<StandbyRequest>,
+    Body(request): Body<StandbyRequest>,
 ) -> Result<Json<Instance>, ApiError> {
+    let compression = convert::standby(request)?;
     let id = app.instances.find(&key).await?;
-    app.instances.standby(&id).await?;
+    app.instances.standby(&id, compression).await?;
     show(&app, &id).await
 }
 

@@ -20,9 +20,10 @@ use std::time::Instant;
 
 use guest::{Events, Link};
 use hypervisor::{TemplateHold, Vm, VmStatus};
+use memory::StoredRam;
 use model::{
-    Facts, GuestFact, InstanceId, InstanceRecord, Intent, Operation, Refusal, State, Verdict,
-    VmmFact, admit, derive,
+    Facts, GuestFact, ImageId, InstanceId, InstanceRecord, Intent, Operation, Refusal, State,
+    Verdict, VmmFact, admit, derive,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -72,6 +73,8 @@ pub(super) struct Actor {
     /// Forks that are prepared ahead.
     pub warm: WarmPool,
     pub journal: Journal,
+    /// The image that was looked at last: none of them ever changes.
+    seen_image: Option<(ImageId, StoredRam)>,
     publish: watch::Sender<Published>,
     gone: bool,
 }
@@ -96,6 +99,7 @@ impl Actor {
             vm: None,
             paged: None,
             held_bytes: 0,
+            image: None,
             warm: Vec::new(),
         });
         let journal = Journal::new(&dir);
@@ -115,6 +119,7 @@ impl Actor {
             hold: None,
             warm: WarmPool::default(),
             journal,
+            seen_image: None,
             publish,
             gone: false,
         };
@@ -195,9 +200,12 @@ impl Actor {
                     self.stop().await?;
                 }
             }
-            Command::Standby => {
-                if self.allowed(Operation::Standby { options: false }).await? {
-                    self.standby().await?;
+            Command::Standby(compression) => {
+                let operation = Operation::Standby {
+                    options: compression.is_some(),
+                };
+                if self.allowed(operation).await? {
+                    self.standby(compression).await?;
                 }
             }
             Command::Restore => {
@@ -282,6 +290,7 @@ impl Actor {
         let vm = self.vm.clone();
         let paged = self.paged.clone();
         let held_bytes = self.hold.as_ref().map_or(0, |hold| hold.resident_bytes());
+        let image = self.sleeping_on();
         let warm = self.warm.vms();
         let deleted = self.gone;
         self.publish.send_modify(|published| {
@@ -296,10 +305,26 @@ impl Actor {
                 vm,
                 paged,
                 held_bytes,
+                image,
                 warm,
             };
         });
         self.ctx.changes.mark(&self.id);
+    }
+
+    /// How the image is stored that it would wake from, unless that cannot be read.
+    fn sleeping_on(&mut self) -> Option<StoredRam> {
+        let id = self.record.standby.as_ref()?;
+        if let Some((seen, stored)) = &self.seen_image
+            && seen == id
+        {
+            return Some(*stored);
+        }
+        let stored = memory::Image::open(&self.dir.image(id))
+            .and_then(|image| image.stored_ram())
+            .ok()?;
+        self.seen_image = Some((id.clone(), stored));
+        Some(stored)
     }
 
     /// Writes the record. `change` sees it as it is in the database and may refuse. The

@@ -1,6 +1,6 @@
 //! What the RAM of forks is to come from, decided in the source's turn by `model::choose_backend`.
 
-use memory::{Encoding, Image};
+use memory::Image;
 use model::{
     Backend, BackendWish, ForkMode, ForkPlan, ImageId, ImageUse, RamForm, Wishes, choose_backend,
 };
@@ -62,15 +62,10 @@ impl Actor {
     async fn ram_form(&self, image: &ImageId) -> Result<RamForm, OpError> {
         let dir = self.dir.image(image);
         blocking(move || {
-            let image = Image::open(&dir)?;
-            let layers = &image.manifest().layers;
-            let mut compressed = false;
-            for layer in layers {
-                compressed |= image.layer(layer)?.encoding() == Encoding::Zstd;
-            }
+            let stored = Image::open(&dir)?.stored_ram()?;
             Ok(RamForm {
-                layers: layers.len(),
-                compressed,
+                layers: stored.layers,
+                compressed: stored.compressed_layers > 0,
             })
         })
         .await

@@ -1,8 +1,8 @@
 //! What an instance's actor can be told, and how it answers.
 
 use model::{
-    Backend, BackendWish, ForkAsk, InstanceId, InstanceRecord, MemorySpec, Name, PolicyPatch,
-    PostFork, Prefetch, Tags, Target,
+    Backend, BackendWish, Compression, ForkAsk, InstanceId, InstanceRecord, MemorySpec, Name,
+    PolicyPatch, PostFork, Prefetch, Tags, Target,
 };
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -92,8 +92,8 @@ pub(super) enum Command {
     Start(StartOverrides),
     /// Power off.
     Stop,
-    /// Write a memory image and end the VMM.
-    Standby,
+    /// Write a memory image and end the VMM; the image as it was asked for, if it was.
+    Standby(Option<Compression>),
     /// Wake.
     Restore,
     /// Mark as template.
@@ -189,7 +189,7 @@ impl Command {
             Self::Create
             | Self::Start(_)
             | Self::Stop
-            | Self::Standby
+            | Self::Standby(_)
             | Self::Restore
             | Self::Promote(_)
             | Self::Demote
@@ -206,7 +206,7 @@ impl Command {
             Self::Create => "create",
             Self::Start(_) => "start",
             Self::Stop => "stop",
-            Self::Standby => "standby",
+            Self::Standby(_) => "standby",
             Self::Restore => "restore",
             Self::Promote(_) => "promote",
             Self::Demote => "demote",

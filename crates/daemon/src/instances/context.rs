@@ -7,7 +7,7 @@ use std::time::Duration;
 use hypervisor::KernelFormat;
 use images::ImageStore;
 use memory::Verified;
-use model::{InstanceSpec, UnixMillis};
+use model::{Compression, InstanceSpec, UnixMillis};
 
 use super::OpError;
 use super::changes::Changes;
@@ -82,6 +82,8 @@ pub struct Context {
     pub ports: Arc<dyn HostPorts>,
     /// What followers have not heard of.
     pub changes: Changes,
+    /// What memory images are written with where neither a request nor an instance says.
+    pub compression: Compression,
     /// Forks that are prepared ahead.
     pub warm: WarmPolicy,
     /// What fills the memory of machines page by page.

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use hypervisor::RamUse;
 use memory::{How, Image, Owned};
 use model::{
-    Backend, ForkMode, ForkPlan, ImageId, InstanceId, InstanceRecord, Intent, MemoryMode,
-    MemoryOrigin, Name, PolicyPatch, Target, VmmFact, fork_names, inherit, plan_fork,
+    Backend, Compression, ForkMode, ForkPlan, ImageId, InstanceId, InstanceRecord, Intent,
+    MemoryMode, MemoryOrigin, Name, PolicyPatch, Target, VmmFact, fork_names, inherit, plan_fork,
 };
 use tracing::warn;
 
@@ -117,7 +117,9 @@ impl Actor {
         }
         self.vmm = VmmFact::Paused;
         self.show_busy();
-        let captured = self.capture(&vm, image, How::Copy).await;
+        // For the forks alone, which read it at once: nothing that would keep the source waiting pays.
+        let written = (How::Copy, Compression::Off);
+        let captured = self.capture(&vm, image, written).await;
         let resumed = vm.resume().await;
         if resumed.is_err() {
             self.wake_paused().await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use guest::Link;
 use hypervisor::Vm;
+use memory::StoredRam;
 use model::{PhaseClock, State};
 
 use super::pagers::Paged;
@@ -32,6 +33,8 @@ pub struct Published {
     pub paged: Option<Arc<Paged>>,
     /// Bytes of template memory that are held loaded for forks.
     pub held_bytes: u64,
+    /// How the image is stored that it would wake from.
+    pub image: Option<StoredRam>,
     /// VMs of forks that are prepared ahead.
     pub warm: Vec<Arc<dyn Vm>>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, stream};
 use hypervisor::KernelFormat;
-use model::{InstanceId, InstanceRecord, State, VmmFact};
+use model::{Compression, InstanceId, InstanceRecord, State, VmmFact};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
@@ -280,9 +280,13 @@ impl Instances {
         Ok(())
     }
 
-    /// Puts an instance in standby.
-    pub async fn standby(&self, id: &InstanceId) -> Result<(), OpError> {
-        self.call(id, Command::Standby).await?;
+    /// Puts an instance in standby. `compression` is of this memory image; none = as the instance or the server says.
+    pub async fn standby(
+        &self,
+        id: &InstanceId,
+        compression: Option<Compression>,
+    ) -> Result<(), OpError> {
+        self.call(id, Command::Standby(compression)).await?;
         self.ctx.changes.settled().await;
         Ok(())
     }

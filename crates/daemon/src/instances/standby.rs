@@ -2,7 +2,9 @@
 
 use hypervisor::{RamUse, Vm};
 use memory::{Draft, How, ManifestFacts, NewDisk};
-use model::{Backend, ImageId, InstanceRecord, Intent, MemoryMode, UnixMillis, VmmFact};
+use model::{
+    Backend, Compression, ImageId, InstanceRecord, Intent, MemoryMode, UnixMillis, VmmFact,
+};
 use std::sync::Arc;
 use tracing::warn;
 
@@ -19,7 +21,12 @@ const RESUME_ATTEMPTS: usize = 3;
 impl Actor {
     /// Running → Paused → Standby. Until the image is complete and recorded the VMM is
     /// kept, so that a failure at any point leaves the machine running as before.
-    pub(super) async fn standby(&mut self) -> Result<(), OpError> {
+    pub(super) async fn standby(
+        &mut self,
+        compression: Option<Compression>,
+    ) -> Result<(), OpError> {
+        let policy = self.record.spec.snapshots.compression;
+        let compression = Compression::choose(compression, policy, self.ctx.compression);
         let image = entropy::image_id();
         let intent = Intent::Standby {
             image: image.clone(),
@@ -29,7 +36,7 @@ impl Actor {
             Ok(())
         })
         .await?;
-        match self.write_image(&image).await {
+        match self.write_image(&image, compression).await {
             Ok(()) => self.finish_standby(&image).await,
             Err(error) => {
                 self.resume_after_failure(&image).await;
@@ -38,23 +45,28 @@ impl Actor {
         }
     }
 
-    async fn write_image(&mut self, image: &ImageId) -> Result<(), OpError> {
+    async fn write_image(
+        &mut self,
+        image: &ImageId,
+        compression: Compression,
+    ) -> Result<(), OpError> {
         self.quiesce().await?;
         let vm = self.running_vm()?;
         vm.pause().await?;
         self.vmm = VmmFact::Paused;
         self.show_busy();
-        let (draft, facts) = self.capture(&vm, image, How::Link).await?;
+        let (draft, facts) = self.capture(&vm, image, (How::Link, compression)).await?;
         blocking(move || draft.finish(facts)).await?;
         Ok(())
     }
 
-    /// Writes the paused machine into a draft: device state, RAM and disk chain.
+    /// Writes the paused machine into a draft: device state, RAM and disk chain. RAM is compressed while it is
+    /// written: a finished image is never written again.
     pub(super) async fn capture(
         &mut self,
         vm: &Arc<dyn Vm>,
         image: &ImageId,
-        top: How,
+        (top, compression): (How, Compression),
     ) -> Result<(Draft, ManifestFacts), OpError> {
         let snapshots = vm.snapshots().ok_or_else(|| {
             OpError::HostNotReady("this VMM cannot write memory images".to_owned())
@@ -66,6 +78,9 @@ impl Actor {
             "cannot create the directory of memory images",
         ))?;
         let mut draft = blocking(move || Draft::create(&dir, id, &verified)).await?;
+        if let Compression::Zstd { level } = compression {
+            draft.compress(level.into());
+        }
         let machine = match snapshots.capture(&mut draft).await {
             Ok(captured) => captured.machine,
             Err(error) => {

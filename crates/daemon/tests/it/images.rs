@@ -3,6 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use model::Compression;
 use serde_json::json;
 
 use crate::world::{World, names};
@@ -95,29 +96,32 @@ async fn rule_4_3_a_start_sweeps_what_nobody_refers_to_and_says_how_much() {
 
 #[tokio::test]
 async fn rule_4_6_a_corrupt_image_is_refused_and_never_run() {
-    let world = World::new().await;
-    let id = world.standby("a").await;
-    let dir = image_dir(&world, &id);
-    let pages = names(&dir)
-        .into_iter()
-        .find(|name| name.ends_with(".pages"))
-        .unwrap();
-    spoil(&dir.join(pages));
-    let instance = format!("/instances/{id}");
-    for (verb, body) in [
-        ("restore", json!({})),
-        ("promote-template", json!({})),
-        ("fork", json!({ "name": "f", "share_memory": true })),
-        ("fork", json!({ "name": "f", "target_state": "Running" })),
-    ] {
-        let answer = world.post(&format!("{instance}/{verb}"), body).await;
-        answer.refused(409, "image_mismatch");
-        assert_eq!(answer.retry.as_deref(), Some("false"), "{verb}");
-        assert_eq!(world.state(&id).await, "Standby", "after {verb}");
-        assert_eq!(world.host.machine_count(), 0, "after {verb}");
-        assert_eq!(world.all_records().len(), 1, "after {verb}");
+    for compression in [Compression::Off, Compression::Zstd { level: 1 }] {
+        let world = World::with_compression(compression).await;
+        let id = world.standby("a").await;
+        let dir = image_dir(&world, &id);
+        let pages = names(&dir)
+            .into_iter()
+            .find(|name| name.ends_with(".pages"))
+            .unwrap();
+        spoil(&dir.join(&pages));
+        let instance = format!("/instances/{id}");
+        for (verb, body) in [
+            ("restore", json!({})),
+            ("promote-template", json!({})),
+            ("fork", json!({ "name": "f", "share_memory": true })),
+            ("fork", json!({ "name": "f", "target_state": "Running" })),
+        ] {
+            let answer = world.post(&format!("{instance}/{verb}"), body).await;
+            let message = answer.refused(409, "image_mismatch");
+            assert!(message.contains(&pages), "{message}");
+            assert_eq!(answer.retry.as_deref(), Some("false"), "{verb}");
+            assert_eq!(world.state(&id).await, "Standby", "after {verb}");
+            assert_eq!(world.host.machine_count(), 0, "after {verb}");
+            assert_eq!(world.all_records().len(), 1, "after {verb}");
+        }
+        world.delete_everything().await;
     }
-    world.delete_everything().await;
 }
 
 #[tokio::test]

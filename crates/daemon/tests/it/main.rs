@@ -9,6 +9,7 @@ mod world;
 mod scenarios;
 
 mod access;
+mod compression;
 mod crashes;
 mod edge;
 mod edge_process;

@@ -11,6 +11,7 @@ pub(crate) enum Scenario {
     Start,
     Stop,
     Standby,
+    StandbyCompressed,
     StandbyOfAFork,
     Restore,
     Promote,
@@ -95,6 +96,7 @@ impl Scenario {
             Self::Create
             | Self::Stop
             | Self::Standby
+            | Self::StandbyCompressed
             | Self::StandbyOfAFork
             | Self::Patch
             | Self::DeleteRunning
@@ -117,7 +119,9 @@ impl Scenario {
         match self {
             Self::Start | Self::Restore => Some("Running"),
             Self::Stop => Some("Stopped"),
-            Self::Standby | Self::StandbyOfAFork | Self::Demote => Some("Standby"),
+            Self::Standby | Self::StandbyCompressed | Self::StandbyOfAFork | Self::Demote => {
+                Some("Standby")
+            }
             Self::Promote | Self::ForkPromoting => Some("Template"),
             Self::DeleteRunning | Self::DeleteTemplate => None,
             other => Some(other.state_before()),
@@ -162,6 +166,10 @@ impl Scenario {
             Self::Start => post("start"),
             Self::Stop => post("stop"),
             Self::Standby | Self::StandbyOfAFork => post("standby"),
+            Self::StandbyCompressed => {
+                let body = json!({ "compression": { "enabled": true } });
+                ("POST", format!("{instance}/standby"), body.to_string())
+            }
             Self::Restore => post("restore"),
             Self::Promote => post("promote-template"),
             Self::Demote => post("demote-template"),
@@ -269,6 +277,7 @@ macro_rules! scenarios {
             start = Start,
             stop = Stop,
             standby = Standby,
+            standby_compressed = StandbyCompressed,
             standby_of_a_fork = StandbyOfAFork,
             restore = Restore,
             promote = Promote,

@@ -153,6 +153,7 @@ impl Host {
             cmd: None,
             post_fork: None,
             memory: Default::default(),
+            snapshots: Default::default(),
             network: NetworkSpec {
                 enabled: rustix::process::geteuid().is_root(),
                 ..NetworkSpec::default()

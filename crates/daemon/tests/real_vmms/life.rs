@@ -16,7 +16,7 @@ use hypervisor::{ProcessId, Vm};
 use images::ImageStore;
 use memory::{Loader, Verified};
 use model::network::Publish;
-use model::{BackendWish, ForkAsk, InstanceId, State, UnixMillis};
+use model::{BackendWish, Compression, ForkAsk, InstanceId, State, UnixMillis};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::PAGER;
@@ -80,7 +80,7 @@ impl<'a> Life<'a> {
         let id = self.running(name, vmm);
         assert_eq!(self.exec(&id, "counter"), "1");
         self.ask(&id, "put disk owner template");
-        self.run(self.instances.standby(&id)).unwrap();
+        self.run(self.instances.standby(&id, None)).unwrap();
         self.run(self.instances.promote(&id, Default::default()))
             .unwrap();
         assert_eq!(self.state(&id), State::Template);
@@ -237,6 +237,7 @@ async fn context(host: &Host) -> Context {
         zone: "test.internal".to_owned(),
         ports: Arc::new(NoPorts),
         changes: Changes::default(),
+        compression: Compression::Off,
         warm: WarmPolicy {
             forks: host.warm,
             idle: Duration::from_secs(300),

@@ -135,9 +135,9 @@ fn a_template_fans_out(assets: &Path, vmms: &'static [Vmm]) {
     assert_eq!(slots.len(), connected, "each has a slot of its own");
 
     // One sleeps and wakes with what it had, one stays asleep.
-    life.run(life.instances.standby(&forks[0])).unwrap();
+    life.run(life.instances.standby(&forks[0], None)).unwrap();
     life.run(life.instances.restore(&forks[0])).unwrap();
-    life.run(life.instances.standby(&forks[1])).unwrap();
+    life.run(life.instances.standby(&forks[1], None)).unwrap();
     is_own(&life, &forks[0], 100);
     assert_eq!(life.exec(&forks[0], "counter"), "3");
 
@@ -191,7 +191,7 @@ fn a_running_machine_is_forked_and_runs_on(assets: &Path, vmms: &'static [Vmm]) 
         assert_eq!(life.ask(fork, "get disk owner"), "source");
     }
     // What was saved once is saved again with what came after.
-    life.run(life.instances.standby(&source)).unwrap();
+    life.run(life.instances.standby(&source, None)).unwrap();
     life.run(life.instances.restore(&source)).unwrap();
     assert_eq!(wrong(&life, &source, 0, OWN_PAGES, 6), 0);
     assert_eq!(life.ask(&source, "get disk owner"), "changed");

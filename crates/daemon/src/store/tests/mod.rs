@@ -65,6 +65,7 @@ pub(crate) fn record(number: u8, name: &str, parent: Option<InstanceId>) -> Inst
             post_fork: None,
             network: Default::default(),
             memory: Default::default(),
+            snapshots: Default::default(),
         },
         parent,
         template: false,

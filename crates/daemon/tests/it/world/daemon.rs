@@ -161,6 +161,7 @@ fn context(world: &World) -> Arc<Context> {
         zone: "test.internal".to_owned(),
         ports: Arc::new(NoPorts),
         changes: Changes::default(),
+        compression: world.compression,
         warm: world.warm,
         pagers,
         everybody: Everybody::default(),

@@ -21,7 +21,7 @@ use std::time::Duration;
 use ::daemon::instances::{Layout, PagerPolicy, WarmPolicy};
 use ::daemon::store::{ImageRecord, Store};
 use hypervisor::fake::FakeHost;
-use model::{BackendWish, UnixMillis};
+use model::{BackendWish, Compression, UnixMillis};
 use tempfile::TempDir;
 
 pub(crate) use daemon::Daemon;
@@ -70,6 +70,8 @@ pub(crate) struct World {
     pool: Option<network::Pool>,
     pub(crate) machines: Arc<Machines>,
     pub(crate) gate: Arc<Gate>,
+    /// What its daemons write memory images with.
+    pub(crate) compression: Compression,
     /// What the daemons of this host prepare ahead.
     pub(crate) warm: WarmPolicy,
     /// The VMM of instances that ask for none.
@@ -114,6 +116,14 @@ impl World {
         let mut world = Self::without_daemon();
         world.vmm = RAW;
         world.paging = policy;
+        world.start_daemon().await;
+        world
+    }
+
+    /// As [`World::new`], with memory images that are compressed unless somebody says otherwise.
+    pub(crate) async fn with_compression(compression: Compression) -> Self {
+        let mut world = Self::without_daemon();
+        world.compression = compression;
         world.start_daemon().await;
         world
     }
@@ -167,6 +177,7 @@ impl World {
             pool: None,
             machines: Arc::default(),
             gate: Arc::default(),
+            compression: Compression::Off,
             warm: WarmPolicy {
                 forks: 0,
                 idle: Duration::from_secs(300),
