@@ -3,7 +3,7 @@
 use api::instances::PostFork;
 use clap::{Args, ValueEnum};
 
-use super::{BackendArg, ChangedNetworkArgs, NewNetworkArgs};
+use super::{BackendArg, ChangedNetworkArgs, NewNetworkArgs, SnapshotPolicyArgs};
 use crate::words::{Pair, parse_pair};
 
 #[derive(Debug, Args)]
@@ -49,6 +49,8 @@ pub(crate) struct CreateArgs {
     pub(crate) skip_guest_agent: bool,
     #[command(flatten)]
     pub(crate) post_fork: PostForkArgs,
+    #[command(flatten)]
+    pub(crate) snapshots: SnapshotPolicyArgs,
     #[command(flatten)]
     pub(crate) network: NewNetworkArgs,
 }

@@ -16,6 +16,8 @@ mod memory;
 
 mod network;
 
+mod snapshot;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -29,6 +31,7 @@ pub(crate) use look::{InspectArgs, PsArgs, StatsArgs, TreeArgs};
 pub(crate) use make::{CreateArgs, ForkArgs, RunArgs, TargetArg};
 pub(crate) use memory::{BackendArg, ForkMemoryArgs, PromoteArgs};
 pub(crate) use network::{ChangedNetworkArgs, EgressArg, NetworkArgs, NewNetworkArgs};
+pub(crate) use snapshot::{SnapshotPolicyArgs, StandbyArgs};
 
 const AFTER_HELP: &str = "\
 Instances are given by name, id, or the beginning of an id.
@@ -104,7 +107,7 @@ pub(crate) enum RemoteCommand {
     /// Change labels, time to live, variables and reach of instances
     Update(UpdateArgs),
     /// Save the memory of instances and free their host
-    Standby(InstancesArgs),
+    Standby(StandbyArgs),
     /// Wake instances from standby
     Restore(InstancesArgs),
     /// Make standby instances templates, whose memory forks can share

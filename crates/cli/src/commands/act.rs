@@ -1,8 +1,7 @@
-//! `stop`, `standby`, `restore`, `demote`: one call for each
-//! instance named.
+//! `stop`, `restore`, `demote`: one call for each instance named.
 
 use api::client::{Client, ClientError};
-use api::instances::{Instance, StandbyRequest};
+use api::instances::Instance;
 
 use crate::args::InstancesArgs;
 use crate::explain::{self, Deed};
@@ -13,7 +12,6 @@ use crate::printer::Printer;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Stop,
-    Standby,
     Restore,
     Demote,
 }
@@ -22,7 +20,6 @@ impl Action {
     fn doing(self) -> &'static str {
         match self {
             Self::Stop => "stopping",
-            Self::Standby => "saving the memory of",
             Self::Restore => "waking",
             Self::Demote => "demoting",
         }
@@ -31,7 +28,6 @@ impl Action {
     fn deed(self) -> Deed {
         match self {
             Self::Stop => Deed::Stop,
-            Self::Standby => Deed::Standby,
             Self::Restore => Deed::Restore,
             Self::Demote => Deed::Demote,
         }
@@ -40,7 +36,6 @@ impl Action {
     async fn ask(self, client: &Client, name: &str) -> Result<Instance, ClientError> {
         match self {
             Self::Stop => client.stop(name).await,
-            Self::Standby => client.standby(name, &StandbyRequest::default()).await,
             Self::Restore => client.restore(name).await,
             Self::Demote => client.demote_template(name).await,
         }

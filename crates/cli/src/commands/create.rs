@@ -1,7 +1,7 @@
 //! `create`: make an instance and do not wait.
 
 use api::client::Client;
-use api::instances::{CreateInstanceRequest, Instance};
+use api::instances::{CreateInstanceRequest, Instance, SnapshotPolicy};
 
 use super::network;
 use crate::args::CreateArgs;
@@ -53,6 +53,13 @@ pub(super) fn request(args: CreateArgs) -> Result<CreateInstanceRequest, Failure
         vcpus: args.cpus,
         env: (!env.is_empty()).then_some(env),
         tags: (!tags.is_empty()).then_some(tags),
+        snapshot_policy: args
+            .snapshots
+            .compression()
+            .map(|compression| SnapshotPolicy {
+                compression: Some(compression),
+                standby_compression_delay: None,
+            }),
         network: network::of_new(args.network)?,
         hypervisor: args.hypervisor,
         ttl: args.ttl,

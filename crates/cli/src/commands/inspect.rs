@@ -1,7 +1,9 @@
 //! `inspect`: all that is known of instances.
 
 use api::client::Client;
-use api::instances::{EgressMode, Instance, InstanceState};
+use api::instances::{
+    CompressionAlgorithm, EgressMode, Instance, InstanceState, MemoryImage, SnapshotPolicy,
+};
 
 use super::network::GROUP_TAG;
 use crate::args::InspectArgs;
@@ -10,6 +12,7 @@ use crate::failure::Failure;
 use crate::ports;
 use crate::printer::Printer;
 use crate::sheet::Sheet;
+use crate::units;
 
 pub(crate) async fn inspect(
     client: &Client,
@@ -50,6 +53,12 @@ fn describe(instance: &Instance, show_env: bool) -> String {
     }
     if let Some(prefetch) = instance.prefetch {
         sheet.row("hot pages", prefetch.as_str());
+    }
+    if let Some(image) = &instance.memory_image {
+        sheet.row("asleep in", &memory_image(image));
+    }
+    if let Some(policy) = &instance.snapshot_policy {
+        sheet.row("compression", &compression(policy));
     }
     sheet.time("created", Some(instance.created_at));
     sheet.time("started", instance.started_at);
@@ -125,6 +134,35 @@ fn network(sheet: &mut Sheet, instance: &Instance) {
             sheet.row(label, &format!("{rate} at most"));
         }
     }
+}
+
+fn memory_image(image: &MemoryImage) -> String {
+    let layers = match image.layers {
+        1 => "1 layer".to_owned(),
+        layers => format!("{layers} layers"),
+    };
+    let (memory, stored) = (image.memory_bytes, image.stored_bytes);
+    format!(
+        "{} ({} of memory, {layers}, {})",
+        units::bytes(stored),
+        units::bytes(memory),
+        image.encoding.as_str()
+    )
+}
+
+/// Of its memory images, where that is not left to the server.
+fn compression(policy: &SnapshotPolicy) -> String {
+    let Some(compression) = policy.compression.as_ref().filter(|one| one.enabled) else {
+        return "off".to_owned();
+    };
+    let mut text = compression
+        .algorithm
+        .map_or("on", CompressionAlgorithm::as_str)
+        .to_owned();
+    if let Some(level) = compression.level {
+        text.push_str(&format!(", level {level}"));
+    }
+    text
 }
 
 fn origin(instance: &Instance) -> String {

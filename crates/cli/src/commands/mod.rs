@@ -33,6 +33,8 @@ mod rm;
 
 mod run;
 
+mod standby;
+
 mod start;
 
 mod stats;
@@ -97,7 +99,7 @@ async fn remote(
         C::Start(args) => start::start(client, printer, args).await,
         C::Stop(args) => act::act(client, printer, Action::Stop, args).await,
         C::Update(args) => update::update(client, printer, args).await,
-        C::Standby(args) => act::act(client, printer, Action::Standby, args).await,
+        C::Standby(args) => standby::standby(client, printer, args).await,
         C::Restore(args) => act::act(client, printer, Action::Restore, args).await,
         C::Promote(args) => promote::promote(client, printer, args).await,
         C::Demote(args) => act::act(client, printer, Action::Demote, args).await,

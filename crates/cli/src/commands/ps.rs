@@ -149,6 +149,7 @@ fn memory_table(rows: &[Measured], names: &Names) -> String {
             ("VMM", Align::Right),
             ("PSS", Align::Right),
             ("SAVED", Align::Right),
+            ("ASLEEP IN", Align::Right),
         ],
         rows.iter().map(|row| {
             let [ram, shared, private, vmm, pss] = row.stats.memory_cells();
@@ -163,9 +164,18 @@ fn memory_table(rows: &[Measured], names: &Names) -> String {
                 vmm,
                 pss,
                 row.stats.saved_cell(),
+                asleep_in(&row.instance),
             ]
         }),
     )
+}
+
+/// Size of the memory image that it would wake from.
+fn asleep_in(instance: &Instance) -> String {
+    match &instance.memory_image {
+        Some(image) => units::bytes(image.stored_bytes),
+        None => String::new(),
+    }
 }
 
 /// What its memory comes from, while it has any.

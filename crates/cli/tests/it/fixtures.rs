@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use api::images::{Image, ImageStatus};
 use api::instances::{
-    Instance, InstanceMemory, InstanceNetwork, InstanceState, InstanceStats, MemoryBackend,
-    MemoryMode, MemoryStats, TemplateStats,
+    CompressionAlgorithm, ImageEncoding, Instance, InstanceMemory, InstanceNetwork, InstanceState,
+    InstanceStats, MemoryBackend, MemoryImage, MemoryMode, MemoryStats, SnapshotCompression,
+    SnapshotPolicy, TemplateStats,
 };
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -60,6 +61,28 @@ pub(crate) fn template(name: &str, forks: u64) -> Instance {
         fork_count: forks,
         mem_locked: forks > 0,
         ..instance(name, InstanceState::Template)
+    }
+}
+
+/// The same, with a memory image that is compressed, by its policy.
+pub(crate) fn compressed(instance: Instance) -> Instance {
+    let compression = SnapshotCompression {
+        enabled: true,
+        algorithm: Some(CompressionAlgorithm::Zstd),
+        level: Some(3),
+    };
+    Instance {
+        snapshot_policy: Some(SnapshotPolicy {
+            compression: Some(compression),
+            standby_compression_delay: None,
+        }),
+        memory_image: Some(MemoryImage {
+            encoding: ImageEncoding::Mixed,
+            layers: 2,
+            memory_bytes: 96 * MIB,
+            stored_bytes: 41 * MIB,
+        }),
+        ..instance
     }
 }
 

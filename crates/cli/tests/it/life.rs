@@ -78,6 +78,8 @@ fn create_sends_what_was_given_and_nothing_else() {
         "app=web",
         "--ttl",
         "1h",
+        "--snapshot-compression-level",
+        "3",
         "--entrypoint",
         "",
         "demo",
@@ -109,6 +111,30 @@ fn a_name_is_made_up_from_the_image() {
         "{}",
         fake.asked()
     );
+}
+
+#[test]
+fn standby_asks_for_compression_as_it_was_given() {
+    for (name, flags) in [
+        ("standby-compressed", &["--compression-enabled"][..]),
+        ("standby-plain", &["--compression-enabled=false"]),
+        (
+            "standby-level",
+            &[
+                "--compression-level",
+                "19",
+                "--compression-algorithm",
+                "zstd",
+            ],
+        ),
+    ] {
+        let asleep = instance("web", InstanceState::Standby);
+        let fake = Script::default()
+            .ok("POST /instances/web/standby", &asleep)
+            .serve();
+        let args = [&["standby", "web"], flags].concat();
+        insta::assert_snapshot!(name, transcript(&fake, &args));
+    }
 }
 
 #[test]

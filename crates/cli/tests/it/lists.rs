@@ -3,14 +3,14 @@
 use api::instances::{Instance, InstanceState};
 
 use crate::cli::{coppice_at, transcript, write_down};
-use crate::fixtures::{fork_of, id, instance, recent, stats, template};
+use crate::fixtures::{compressed, fork_of, id, instance, recent, stats, template};
 use crate::server::Script;
 
 /// A template with two forks, one of them a template with a fork of its own,
 /// and two strangers.
 fn family() -> Vec<Instance> {
     vec![
-        recent(template("base", 2)),
+        recent(compressed(template("base", 2))),
         recent(fork_of("base", "web-1", InstanceState::Running)),
         recent(Instance {
             fork_of_template: Some(id("base")),
@@ -105,7 +105,7 @@ fn inspect_hides_the_environment_from_onlookers() {
         let exited = Instance {
             exit_code: Some(3),
             exit_message: Some("exited".to_owned()),
-            ..template("base", 2)
+            ..compressed(template("base", 2))
         };
         Script::default()
             .ok("GET /instances/base", &exited)
