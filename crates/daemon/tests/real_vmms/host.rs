@@ -60,6 +60,11 @@ impl Vmm {
         }
     }
 
+    /// Whether its machines take their memory from pagers.
+    pub(crate) fn has_pagers(self) -> bool {
+        self != Self::QemuKvm
+    }
+
     /// Why it cannot be tested here.
     pub(crate) fn lacks(self, assets: &Path) -> Option<&'static str> {
         let kvm = KvmAccess::find();
@@ -96,6 +101,8 @@ pub(crate) struct Host {
     pub(crate) guests: Arc<Guests>,
     assets: PathBuf,
     pub(crate) vmms: &'static [Vmm],
+    /// Processors of each machine.
+    pub(crate) vcpus: u32,
     /// Forks that templates keep ready.
     pub(crate) warm: usize,
     /// What daemons want of pagers.
@@ -105,7 +112,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(assets: &Path, vmms: &'static [Vmm]) -> Self {
+    pub(crate) fn new(assets: &Path, vmms: &'static [Vmm], vcpus: u32) -> Self {
         let scratch = Scratch::new();
         let layout = Layout::new(scratch.next());
         for dir in [layout.instances(), layout.boot()] {
@@ -123,6 +130,7 @@ impl Host {
             guests: Arc::default(),
             assets: assets.to_path_buf(),
             vmms,
+            vcpus,
             warm: 0,
             paging: PAGING,
             build: "first",
@@ -146,7 +154,7 @@ impl Host {
             hypervisor: vmm.name().to_owned(),
             size: ByteSize(RAM_BYTES),
             overlay_size: ByteSize::mib(16),
-            vcpus: 1,
+            vcpus: self.vcpus,
             env: Default::default(),
             tags: Default::default(),
             entrypoint: None,

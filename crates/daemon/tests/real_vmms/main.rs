@@ -20,12 +20,12 @@ mod chosen;
 #[path = "../../../hypervisor/tests/support/scratch.rs"]
 mod scratch;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use chosen::Chosen;
-use host::Vmm;
+use host::{Host, Vmm};
 
 /// First argument with which this program is the launcher.
 const LAUNCH: &str = "launch";
@@ -45,7 +45,9 @@ fn main() -> ExitCode {
     let tests = tests();
     if has("--list") {
         if !has("--ignored") {
-            tests.iter().for_each(|(name, ..)| println!("{name}: test"));
+            tests
+                .iter()
+                .for_each(|test| println!("{}: test", test.name));
         }
         return ExitCode::SUCCESS;
     }
@@ -54,44 +56,69 @@ fn main() -> ExitCode {
         println!("skipped: COPPICE_ASSETS is not set, there is no guest to test VMMs with");
         return ExitCode::SUCCESS;
     };
-    for (name, vmms, run) in tests {
-        if !chosen.takes(&name) {
+    for test in tests {
+        if !chosen.takes(&test.name) {
             continue;
         }
-        if let Some(why) = vmms.iter().find_map(|vmm| vmm.lacks(&assets)) {
+        if let Some(why) = test.vmms.iter().find_map(|vmm| vmm.lacks(&assets)) {
             println!("skipped: {why}");
             continue;
         }
         let began = Instant::now();
-        run(&assets, vmms);
-        println!("{name} ... ok ({:.1} s)", began.elapsed().as_secs_f64());
+        (test.run)(Host::new(&assets, test.vmms, test.vcpus));
+        println!(
+            "{} ... ok ({:.1} s)",
+            test.name,
+            began.elapsed().as_secs_f64()
+        );
     }
     ExitCode::SUCCESS
 }
 
-type Run = fn(&Path, &'static [Vmm]);
+type Run = fn(Host);
 
-/// Every scenario on every VMM, and those that need several.
-fn tests() -> Vec<(String, &'static [Vmm], Run)> {
+/// What is run, and on what.
+struct Test {
+    name: String,
+    vmms: &'static [Vmm],
+    vcpus: u32,
+    run: Run,
+}
+
+/// Every scenario on every VMM, and those that need several; where jails make no difference, with two processors too.
+fn tests() -> Vec<Test> {
     let alone: [&'static [Vmm]; 3] = [
         &[Vmm::Firecracker],
         &[Vmm::JailedFirecracker],
         &[Vmm::QemuKvm],
     ];
+    let both: &'static [Vmm] = &[Vmm::Firecracker, Vmm::QemuKvm];
     let mut tests = Vec::new();
+    let mut add = |label: &str, vmms, vcpus, scenarios: &[(&str, Run)]| {
+        tests.extend(scenarios.iter().map(|(name, run)| Test {
+            name: format!("{label}::{name}"),
+            vmms,
+            vcpus,
+            run: *run,
+        }));
+    };
     for vmms in alone {
-        for (name, run) in scenarios::ON_ONE {
-            tests.push((format!("{}::{name}", vmms[0].label()), vmms, run));
+        let label = vmms[0].label();
+        add(label, vmms, 1, &scenarios::ON_ONE);
+        if vmms[0].has_pagers() {
+            add(label, vmms, 1, &paging::ON_PAGERS);
         }
     }
-    for vmms in &alone[..2] {
-        for (name, run) in paging::ON_PAGERS {
-            tests.push((format!("{}::{name}", vmms[0].label()), *vmms, run));
-        }
+    for vmm in both.chunks(1) {
+        let label = format!("{}_two_vcpus", vmm[0].label());
+        add(&label, vmm, 2, &scenarios::ON_ONE);
     }
-    for (name, run) in scenarios::ON_BOTH {
-        let both: &'static [Vmm] = &[Vmm::Firecracker, Vmm::QemuKvm];
-        tests.push((format!("both::{name}"), both, run));
-    }
+    add(
+        "firecracker_two_vcpus",
+        &both[..1],
+        2,
+        &paging::WITH_TWO_VCPUS,
+    );
+    add("both", both, 1, &scenarios::ON_BOTH);
     tests
 }

@@ -1,15 +1,16 @@
 //! Forks whose memory comes from real pagers.
 
 use std::os::unix::fs::{FileExt as _, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use daemon::instances::{Figures, LogSource, PagerPolicy};
+use hypervisor::ProcessId;
 use model::{BackendWish, InstanceId, State};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Run;
-use crate::host::{Host, PAGING, Vmm};
+use crate::host::{Host, PAGING};
 use crate::life::{Life, PATIENCE, is_alive, several};
 use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE, Line};
 
@@ -28,6 +29,9 @@ pub(crate) const ON_PAGERS: [(&str, Run); 6] = [
     ("pagers_are_found_by_the_next_daemon", pagers_are_found),
     ("pagers_of_another_build_drain", pagers_of_another_build),
 ];
+
+/// What is different when machines have two processors, which both read at once.
+pub(crate) const WITH_TWO_VCPUS: [(&str, Run); 2] = [ON_PAGERS[0], ON_PAGERS[1]];
 
 const FORKS: u32 = 8;
 
@@ -76,8 +80,22 @@ fn kill_pagers(host: &Host) {
 }
 
 fn kill(pid: i32) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: i32, signal: Signal) {
     // It may have ended by itself.
-    let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+    let _ = kill_process(Pid::from_raw(pid).unwrap(), signal);
+}
+
+/// Processors of a machine that wait for a page.
+fn waiting_vcpus(machine: ProcessId) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", machine.pid)).unwrap();
+    let waits = |task: &PathBuf| {
+        let read = |name| std::fs::read_to_string(task.join(name)).unwrap_or_default();
+        read("comm").starts_with("fc_vcpu") && read("wchan") == "handle_userfault"
+    };
+    tasks.map(|task| task.unwrap().path()).filter(waits).count()
 }
 
 fn journal(host: &Host, id: &InstanceId) -> String {
@@ -90,10 +108,9 @@ fn exit_message(host: &Host, id: &InstanceId) -> String {
     record.exit.unwrap().message.unwrap()
 }
 
-fn forks_share_a_pager(assets: &Path, vmms: &'static [Vmm]) {
-    let host = Host::new(assets, vmms);
+fn forks_share_a_pager(host: Host) {
     let life = Life::begin(&host);
-    let template = life.template("template", vmms[0]);
+    let template = life.template("template", host.vmms[0]);
     let first = on_pager(&life, &template, "first", 1).remove(0);
     assert!(figures(&life, &first).recording);
     assert_eq!(life.exec(&first, "counter"), "2");
@@ -148,15 +165,24 @@ fn forks_share_a_pager(assets: &Path, vmms: &'static [Vmm]) {
     life.end();
 }
 
-fn a_pager_that_is_killed(assets: &Path, vmms: &'static [Vmm]) {
-    let host = Host::new(assets, vmms);
+fn a_pager_that_is_killed(host: Host) {
     let life = Life::begin(&host);
-    let template = life.template("template", vmms[0]);
+    let template = life.template("template", host.vmms[0]);
     for round in 0..LOSSES {
         let fork = on_pager(&life, &template, &format!("fork{round}"), 1).remove(0);
         let pid = life.process(&fork);
+        // All processors have what they need to read on.
+        life.ask(&fork, &format!("wrong {FREE_PAGE} 16 {BALLAST}"));
         std::thread::scope(|scope| {
+            if round % 2 == 0 {
+                let stop = |pid| signal(pid, Signal::STOP);
+                pagers(&host).into_iter().for_each(stop);
+            }
             let bad = scope.spawn(|| wrong(&life, &fork));
+            if round % 2 == 0 {
+                let all_wait = || waiting_vcpus(pid.unwrap()) == host.vcpus as usize;
+                until("waiting for pages", all_wait);
+            }
             kill_pagers(&host);
             assert_eq!(bad.join().unwrap(), "0", "round {round}");
         });
@@ -192,10 +218,9 @@ fn damage(host: &Host, template: &InstanceId) {
     }
 }
 
-fn a_damaged_image(assets: &Path, vmms: &'static [Vmm]) {
-    let host = Host::new(assets, vmms);
+fn a_damaged_image(host: Host) {
     let life = Life::begin(&host);
-    let template = life.template("template", vmms[0]);
+    let template = life.template("template", host.vmms[0]);
     damage(&host, &template);
     let forks = on_pager(&life, &template, "fork", 2);
     let (reader, other) = (&forks[0], &forks[1]);
@@ -223,15 +248,14 @@ fn a_damaged_image(assets: &Path, vmms: &'static [Vmm]) {
     life.end();
 }
 
-fn a_complete_machine(assets: &Path, vmms: &'static [Vmm]) {
-    let mut host = Host::new(assets, vmms);
+fn a_complete_machine(mut host: Host) {
     host.paging = PagerPolicy {
         graduate_after: Some(Duration::ZERO),
         graduate_rate: 1 << 30,
         ..PAGING
     };
     let life = Life::begin(&host);
-    let template = life.template("template", vmms[0]);
+    let template = life.template("template", host.vmms[0]);
     let fork = on_pager(&life, &template, "fork", 1).remove(0);
     until("completing it", || figures(&life, &fork).complete);
     until("the end of the pager", || pagers(&host).is_empty());
@@ -247,10 +271,9 @@ fn a_complete_machine(assets: &Path, vmms: &'static [Vmm]) {
     life.end();
 }
 
-fn pagers_are_found(assets: &Path, vmms: &'static [Vmm]) {
-    let host = Host::new(assets, vmms);
+fn pagers_are_found(host: Host) {
     let life = Life::begin(&host);
-    let template = life.template("template", vmms[0]);
+    let template = life.template("template", host.vmms[0]);
     let fork = on_pager(&life, &template, "fork", 1).remove(0);
     let process = life.process(&fork).unwrap();
     let serving = pagers(&host);
@@ -274,10 +297,9 @@ fn pagers_are_found(assets: &Path, vmms: &'static [Vmm]) {
 }
 
 /// Two daemons after the one that started the first machines, each of a build of its own.
-fn pagers_of_another_build(assets: &Path, vmms: &'static [Vmm]) {
-    let mut host = Host::new(assets, vmms);
+fn pagers_of_another_build(mut host: Host) {
     let life = Life::begin(&host);
-    let template = life.template("template", vmms[0]);
+    let template = life.template("template", host.vmms[0]);
     let early = on_pager(&life, &template, "early", 1).remove(0);
     let (process, old) = (life.process(&early), pagers(&host));
     life.end();

@@ -14,7 +14,7 @@ use hypervisor::{
     Snapshots, Templates, Vm, VmStatus, VmmError, VmmIdentity,
 };
 
-use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE, Line};
+use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE, Line, TURN};
 
 /// Where the agent's state is in the guest's memory.
 const STATE: &str = "agent";
@@ -58,10 +58,14 @@ impl Played {
     }
 }
 
-/// What a freshly booted guest is told to have in memory.
-async fn fill(vm: &dyn Vm) -> Result<(), VmmError> {
+/// What a freshly booted guest is told to have in memory, and with how many processors it works on that.
+async fn fill(vm: &dyn Vm, vcpus: u32) -> Result<(), VmmError> {
+    let mut line = Line::to(vm).await?;
+    if vcpus > 1 {
+        line.ask(&format!("turns {TURN}")).await?;
+    }
     let tag = format!("tag {FREE_PAGE} {BALLAST_PAGES} {BALLAST}");
-    Line::to(vm).await?.ask(&tag).await.map(drop)
+    line.ask(&tag).await.map(drop)
 }
 
 async fn wake_up(vm: &dyn Vm) -> Result<FakeAgent, VmmError> {
@@ -82,9 +86,9 @@ impl Driver for Played {
     }
 
     async fn launch(&self, plan: LaunchPlan) -> Result<Arc<dyn Vm>, VmmError> {
-        let name = plan.name.clone();
+        let (name, vcpus) = (plan.name.clone(), plan.machine.vcpus);
         let vm = self.inner.launch(plan).await?;
-        fill(vm.as_ref()).await?;
+        fill(vm.as_ref(), vcpus).await?;
         Ok(self.machine(&name, FakeAgent::new(), vm))
     }
 

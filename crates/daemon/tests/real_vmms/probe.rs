@@ -21,6 +21,10 @@ pub(crate) const BALLAST_PAGES: u64 = 1024;
 /// What they are filled with.
 pub(crate) const BALLAST: u64 = 1;
 
+/// Pages that one of two processors works on before it leaves as many to the other: half of what a pager gives at once,
+/// so they meet at some faults and are apart at others.
+pub(crate) const TURN: u64 = 8;
+
 /// Most digits of one word that the guest keeps.
 const WORD: usize = 400;
 

@@ -8,7 +8,7 @@ use model::{InstanceId, State};
 use sha2::{Digest, Sha256};
 
 use crate::Run;
-use crate::host::{Host, Vmm};
+use crate::host::Host;
 use crate::life::{Life, PATIENCE, is_alive, several};
 use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE};
 
@@ -91,10 +91,9 @@ fn top_disk(host: &Host, id: &InstanceId) -> std::fs::Metadata {
 
 /// Boot, standby, promotion, eight forks with memory and disk of their own, a fork's own standby, a killed daemon,
 /// deletion; and through all of it nobody writes to the template's image.
-fn a_template_fans_out(assets: &Path, vmms: &'static [Vmm]) {
-    let host = Host::new(assets, vmms);
+fn a_template_fans_out(host: Host) {
     let life = Life::begin(&host);
-    let template = life.template("template", vmms[0]);
+    let template = life.template("template", host.vmms[0]);
     assert!(!hypervisor::is_running(
         &host.layout.instance(&template).run()
     ));
@@ -167,10 +166,9 @@ fn a_template_fans_out(assets: &Path, vmms: &'static [Vmm]) {
     life.end();
 }
 
-fn a_running_machine_is_forked_and_runs_on(assets: &Path, vmms: &'static [Vmm]) {
-    let host = Host::new(assets, vmms);
+fn a_running_machine_is_forked_and_runs_on(host: Host) {
     let life = Life::begin(&host);
-    let source = life.running("source", vmms[0]);
+    let source = life.running("source", host.vmms[0]);
     assert_eq!(life.exec(&source, "counter"), "1");
     tag(&life, &source, 5);
     life.ask(&source, "put disk owner source");
@@ -207,12 +205,11 @@ fn a_running_machine_is_forked_and_runs_on(assets: &Path, vmms: &'static [Vmm]) 
     life.end();
 }
 
-fn a_warm_fork_is_taken_over(assets: &Path, vmms: &'static [Vmm]) {
-    let mut host = Host::new(assets, vmms);
+fn a_warm_fork_is_taken_over(mut host: Host) {
     host.warm = 1;
     let host = host;
     let life = Life::begin(&host);
-    let template = life.template("template", vmms[0]);
+    let template = life.template("template", host.vmms[0]);
     let mut forks = life.forks(&template, "first", several(1));
     let prepared = life.run(async {
         let ready = async {
@@ -240,12 +237,11 @@ fn a_warm_fork_is_taken_over(assets: &Path, vmms: &'static [Vmm]) {
     life.end();
 }
 
-fn they_live_side_by_side(assets: &Path, vmms: &'static [Vmm]) {
-    let host = Host::new(assets, vmms);
+fn they_live_side_by_side(host: Host) {
     let life = Life::begin(&host);
     let mut forks = Vec::new();
     let mut templates = Vec::new();
-    for vmm in vmms {
+    for vmm in host.vmms {
         let template = life.template(vmm.label().replace('_', "-").as_str(), *vmm);
         let name = format!("of-{}", vmm.name());
         for fork in life.forks(&template, &name, several(2)) {

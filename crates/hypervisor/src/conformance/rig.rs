@@ -95,7 +95,7 @@ impl<'a> Rig<'a> {
             name: name_of(&dir),
             run_dir: dir.join("run"),
             machine: MachineSpec {
-                vcpus: 1,
+                vcpus: self.subject.vcpus(),
                 ram_bytes: self.subject.ram_bytes(),
             },
             kernel: self.subject.kernel(),

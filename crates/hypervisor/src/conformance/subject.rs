@@ -29,6 +29,11 @@ pub trait Subject: Send + Sync {
     /// The root file system image.
     fn root(&self) -> PathBuf;
 
+    /// Number of a machine's processors.
+    fn vcpus(&self) -> u32 {
+        1
+    }
+
     /// Size of a machine's RAM in bytes.
     fn ram_bytes(&self) -> u64;
 

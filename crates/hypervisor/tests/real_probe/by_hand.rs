@@ -70,7 +70,7 @@ impl ByHand {
         let drive = |name: &str| json!({ "drive_id": name, "path_on_host": name, "is_root_device": false, "is_read_only": name == "root" });
         vm.put(
             "/machine-config",
-            &json!({ "vcpu_count": 1, "mem_size_mib": RAM_BYTES >> 20, "track_dirty_pages": true }),
+            &json!({ "vcpu_count": subject.vcpus, "mem_size_mib": RAM_BYTES >> 20, "track_dirty_pages": true }),
         );
         vm.put("/boot-source", &json!({ "kernel_image_path": kernel }));
         vm.put("/drives/root", &drive("root"));

@@ -15,7 +15,7 @@ use memory::{Draft, How, Image, ImageId, PAGE_BYTES, Verified};
 use crate::firecracker::Firecracker;
 use crate::network::Network;
 use crate::probe::{BALLAST_PAGES, FREE_PAGE, RAM_BYTES, line, number};
-use crate::{facts, jails, paged};
+use crate::{facts, jails, paged, two_vcpus};
 
 pub(crate) type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -82,6 +82,22 @@ pub(crate) const JAILED: [(&str, Run); 4] = [
     }),
     ("a_damaged_chunk_ends_who_needs_it", |subject| {
         Box::pin(paged::a_damaged_chunk_ends_who_needs_it(subject))
+    }),
+];
+
+/// Tests of machines of two processors.
+pub(crate) const TWO_VCPUS: [(&str, Run); 4] = [
+    ("both_go_on", |subject| {
+        Box::pin(two_vcpus::both_go_on(subject))
+    }),
+    ("faults_of_both_are_in_flight", |subject| {
+        Box::pin(two_vcpus::faults_of_both_are_in_flight(subject))
+    }),
+    ("forks_on_a_pager", |subject| {
+        Box::pin(paged::forks_on_a_pager(subject))
+    }),
+    ("lost_pager_costs_no_byte", |subject| {
+        Box::pin(paged::lost_pager_costs_no_byte(subject))
     }),
 ];
 

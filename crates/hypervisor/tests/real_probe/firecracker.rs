@@ -21,6 +21,7 @@ pub(crate) struct Firecracker {
     pub(crate) files: Files,
     /// Made when it is asked for.
     network: OnceLock<Option<Network>>,
+    pub(crate) vcpus: u32,
     jailed: bool,
 }
 
@@ -29,6 +30,7 @@ impl Firecracker {
         Self {
             files: Files::new(assets),
             network: OnceLock::new(),
+            vcpus: 1,
             jailed: false,
         }
     }
@@ -37,6 +39,14 @@ impl Firecracker {
     pub(crate) fn jailed(assets: &Path) -> Self {
         Self {
             jailed: true,
+            ..Self::new(assets)
+        }
+    }
+
+    /// With machines of two processors.
+    pub(crate) fn with_two_vcpus(assets: &Path) -> Self {
+        Self {
+            vcpus: 2,
             ..Self::new(assets)
         }
     }
@@ -108,6 +118,10 @@ impl Subject for Firecracker {
         self.files.root()
     }
 
+    fn vcpus(&self) -> u32 {
+        self.vcpus
+    }
+
     fn ram_bytes(&self) -> u64 {
         probe::RAM_BYTES
     }
@@ -121,11 +135,11 @@ impl Subject for Firecracker {
     }
 
     async fn first_contact(&self, vm: &dyn Vm) {
-        probe::settle(vm).await;
+        probe::settle(vm, self.vcpus).await;
     }
 
     async fn ask(&self, vm: &dyn Vm, question: &Ask) -> String {
-        probe::ask(vm, question).await
+        probe::ask(vm, self.vcpus, question).await
     }
 
     fn nic(&self) -> Option<Nic> {

@@ -11,9 +11,11 @@ mod facts;
 mod firecracker;
 mod jails;
 mod paged;
+mod pagers;
 mod probe;
 mod qemu;
 mod speed;
+mod two_vcpus;
 
 #[path = "../support/chosen.rs"]
 mod chosen;
@@ -39,7 +41,12 @@ const PAGER: &str = "pager";
 /// VMMs that are tested.
 const FIRECRACKER: &str = "firecracker";
 const JAILED: &str = "jailed_firecracker";
+const TWO_VCPUS: &str = "firecracker_two_vcpus";
 const QEMU: &str = "qemu_kvm";
+const QEMU_TWO_VCPUS: &str = "qemu_kvm_two_vcpus";
+
+/// What is asked of both VMMs with two processors, beyond the suite.
+const BOTH_GO_ON: &str = "both_go_on";
 
 /// What prints figures, and runs only when it is named.
 const MEASURE: &str = "measure";
@@ -80,12 +87,18 @@ fn main() -> ExitCode {
 }
 
 fn names() -> impl Iterator<Item = String> {
-    let scenarios = [FIRECRACKER, JAILED, QEMU]
+    let scenarios = [FIRECRACKER, TWO_VCPUS, JAILED, QEMU, QEMU_TWO_VCPUS]
         .into_iter()
         .flat_map(|vmm| Scenario::ALL.map(|scenario| format!("{vmm}::{scenario:?}")));
     let extras = extra::ALL.map(|(name, _)| format!("{FIRECRACKER}::{name}"));
     let jailed = extra::JAILED.map(|(name, _)| format!("{JAILED}::{name}"));
-    scenarios.chain(extras).chain(jailed)
+    let two = extra::TWO_VCPUS.map(|(name, _)| format!("{TWO_VCPUS}::{name}"));
+    let both = format!("{QEMU_TWO_VCPUS}::{BOTH_GO_ON}");
+    scenarios
+        .chain(extras)
+        .chain(jailed)
+        .chain(two)
+        .chain([both])
 }
 
 async fn on_firecracker(chosen: &Chosen, assets: &Path) {
@@ -104,6 +117,9 @@ async fn on_firecracker(chosen: &Chosen, assets: &Path) {
         speed::measure(&subject).await;
         return;
     }
+    let two = firecracker::Firecracker::with_two_vcpus(assets);
+    scenarios(chosen, TWO_VCPUS, &two).await;
+    extras(chosen, TWO_VCPUS, &extra::TWO_VCPUS, &two).await;
     if rustix::process::geteuid().is_root() {
         let jailed = firecracker::Firecracker::jailed(assets);
         scenarios(chosen, JAILED, &jailed).await;
@@ -125,6 +141,12 @@ async fn on_qemu(chosen: &Chosen, assets: &Path) {
         return;
     }
     scenarios(chosen, QEMU, &qemu::Qemu::new(assets)).await;
+    let two = qemu::Qemu::with_two_vcpus(assets);
+    scenarios(chosen, QEMU_TWO_VCPUS, &two).await;
+    let name = format!("{QEMU_TWO_VCPUS}::{BOTH_GO_ON}");
+    if chosen.takes(&name) {
+        timed(&name, two_vcpus::both_go_on(&two)).await;
+    }
 }
 
 async fn scenarios(chosen: &Chosen, vmm: &str, subject: &dyn Subject) {

@@ -22,6 +22,10 @@ pub(crate) const FREE_PAGE: u64 = 4096;
 /// Pages from there on that a settled guest has filled.
 pub(crate) const BALLAST_PAGES: u64 = 1024;
 
+/// Pages that one of two processors works on before it leaves as many to the other. It is half of what a pager gives at
+/// once, so they meet at some faults and are apart at others.
+const TURN: u64 = 8;
+
 /// The files that machines are made of, and where the tests' own go.
 pub(crate) struct Files {
     pub(crate) assets: PathBuf,
@@ -86,17 +90,24 @@ pub(crate) async fn number(vm: &dyn Vm, command: &str) -> u64 {
 }
 
 /// Waits for a booted guest, and gives it as much memory as a small real one has: an image of a few pages only would
-/// rather be written anew than linked.
-pub(crate) async fn settle(vm: &dyn Vm) {
+/// rather be written anew than linked. From then on all its processors share in what it does with pages.
+pub(crate) async fn settle(vm: &dyn Vm, vcpus: u32) {
+    if vcpus > 1 {
+        line(vm, &format!("turns {TURN}")).await;
+    }
     line(vm, &format!("tag {FREE_PAGE} {BALLAST_PAGES} 1")).await;
 }
 
-/// Puts a question of the suite.
-pub(crate) async fn ask(vm: &dyn Vm, question: &Ask) -> String {
+/// Puts a question of the suite. All processors of the guest take part in being asked.
+pub(crate) async fn ask(vm: &dyn Vm, vcpus: u32, question: &Ask) -> String {
     let place = |place: &Place| match place {
         Place::Ram => "ram",
         Place::Disk => "disk",
     };
+    if vcpus > 1 {
+        let command = format!("wrong {FREE_PAGE} {} 1", 2 * TURN);
+        assert_eq!(line(vm, &command).await, "0", "not both have answered");
+    }
     match question {
         Ask::Put(at, name, word) => line(vm, &format!("put {} {name} {word}", place(at))).await,
         Ask::Get(at, name) => line(vm, &format!("get {} {name}", place(at))).await,

@@ -17,6 +17,7 @@ pub(crate) struct Qemu {
     files: Files,
     /// Made when it is asked for.
     network: OnceLock<Option<Network>>,
+    vcpus: u32,
 }
 
 impl Qemu {
@@ -24,6 +25,15 @@ impl Qemu {
         Self {
             files: Files::new(assets),
             network: OnceLock::new(),
+            vcpus: 1,
+        }
+    }
+
+    /// With machines of two processors.
+    pub(crate) fn with_two_vcpus(assets: &Path) -> Self {
+        Self {
+            vcpus: 2,
+            ..Self::new(assets)
         }
     }
 
@@ -69,6 +79,10 @@ impl Subject for Qemu {
         self.files.root()
     }
 
+    fn vcpus(&self) -> u32 {
+        self.vcpus
+    }
+
     fn ram_bytes(&self) -> u64 {
         probe::RAM_BYTES
     }
@@ -82,11 +96,11 @@ impl Subject for Qemu {
     }
 
     async fn first_contact(&self, vm: &dyn Vm) {
-        probe::settle(vm).await;
+        probe::settle(vm, self.vcpus).await;
     }
 
     async fn ask(&self, vm: &dyn Vm, question: &Ask) -> String {
-        probe::ask(vm, question).await
+        probe::ask(vm, self.vcpus, question).await
     }
 
     fn nic(&self) -> Option<Nic> {

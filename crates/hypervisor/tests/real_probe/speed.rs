@@ -17,7 +17,8 @@ use tokio::task::spawn_blocking;
 use crate::by_hand::{ByHand, Load, new_dir};
 use crate::extra::{paged_with, tag, wrong};
 use crate::firecracker::Firecracker;
-use crate::paged::{Paged, RamFile};
+use crate::paged::RamFile;
+use crate::pagers::Paged;
 use crate::probe::{self, RAM_BYTES};
 
 /// Machines whose memory is weighed.

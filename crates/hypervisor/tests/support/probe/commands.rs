@@ -10,19 +10,24 @@
 //! inflate FIRST COUNT           gives pages back by the balloon; empty
 //! beats                         rounds of the main loop since the boot
 //! letters ROUNDS                a dot on the serial line every so many rounds; none for 0
+//! turns PAGES                   from now on two processors tag and check, so many pages each in turn; one for 0
+//! roam FIRST COUNT              the second processor reads pages at random until it is given other work; empty
+//! roamed                        how many it has read
 //! off                           powers off
 //! ```
 
-use crate::Devices;
-use crate::pages;
+use crate::pages::{Verb, Work, checksum};
 use crate::text::{Text, number};
 use crate::words::Shelf;
+use crate::{Devices, Settings, second};
+
+const NO_SECOND: &[u8] = b"error: there is no second processor";
 
 pub fn execute(
     line: &[u8],
     devices: &mut Devices,
     beats: u64,
-    letters: &mut u64,
+    settings: &mut Settings,
     answer: &mut Text,
 ) {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
@@ -41,17 +46,45 @@ pub fn execute(
             }
         }
         b"get" => shelf.get(second, |word| answer.push(word)),
-        b"tag" => pages::tag(a, b, c),
-        b"wrong" => answer.push_number(pages::wrong(a, b, c)),
-        b"zeros" => answer.push_number(pages::zeros(a, b)),
+        b"tag" | b"wrong" | b"zeros" => pages(verb, [a, b, c], settings, answer),
         b"inflate" => match &mut devices.balloon {
             Some(balloon) => balloon.inflate(a, b),
             None => answer.push(b"error: no balloon"),
         },
-        b"sum" => answer.push_number(pages::checksum(a, b)),
+        b"sum" => answer.push_number(checksum(a, b)),
         b"beats" => answer.push_number(beats),
-        b"letters" => *letters = a,
+        b"letters" => settings.letters = a,
+        b"turns" => settings.turns = a,
+        b"roam" => {
+            if second::roam(a, b).is_none() {
+                answer.push(NO_SECOND);
+            }
+        }
+        b"roamed" => answer.push_number(second::roamed()),
         b"off" => crate::power_off(),
         _ => answer.push(b"error: unknown command"),
+    }
+}
+
+fn pages(verb: &[u8], [first, count, seed]: [u64; 3], settings: &Settings, answer: &mut Text) {
+    let work = Work {
+        verb: match verb {
+            b"tag" => Verb::Tag,
+            b"wrong" => Verb::Wrong,
+            _ => Verb::Zeros,
+        },
+        first,
+        count,
+        seed,
+    };
+    let counted = match settings.turns {
+        0 => work.turns(count, 0),
+        turns => match second::share(&work, turns) {
+            Some(counted) => counted,
+            None => return answer.push(NO_SECOND),
+        },
+    };
+    if !matches!(work.verb, Verb::Tag) {
+        answer.push_number(counted);
     }
 }

@@ -13,6 +13,8 @@ mod commands;
 mod console;
 mod map;
 mod pages;
+mod random;
+mod second;
 mod serial;
 mod sys;
 mod text;
@@ -56,6 +58,15 @@ pub struct Devices {
     balloon: Option<Balloon>,
 }
 
+/// What stays as it was set.
+#[derive(Default)]
+pub struct Settings {
+    /// Rounds between two characters on the serial line; none while 0.
+    letters: u64,
+    /// Pages that a processor works on before it leaves as many to the other; it is alone while 0.
+    turns: u64,
+}
+
 fn run() -> ! {
     let Some((channel, devices)) = devices() else {
         // What a kernel says that got as far as it can without a disk: whoever tries a kernel looks for it.
@@ -91,16 +102,21 @@ fn serve(mut channel: Channel, mut devices: Devices) -> ! {
     let mut line = Text::new();
     let mut answer = Text::new();
     let mut beats = 0_u64;
-    // Rounds between two characters on the serial line; none while 0.
-    let mut letters = 0_u64;
+    let mut settings = Settings::default();
     loop {
         beats += 1;
-        if letters > 0 && beats % letters == 0 {
+        if settings.letters > 0 && beats % settings.letters == 0 {
             serial::print(b".");
         }
         channel.poll(&mut line);
         if line.bytes().last() == Some(&b'\n') {
-            commands::execute(line.bytes(), &mut devices, beats, &mut letters, &mut answer);
+            commands::execute(
+                line.bytes(),
+                &mut devices,
+                beats,
+                &mut settings,
+                &mut answer,
+            );
             answer.push(b"\n");
             channel.send(answer.bytes());
             line.clear();
