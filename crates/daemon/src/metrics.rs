@@ -17,7 +17,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()?;
     describe_counter!(
         "coppice_operations_total",
-        "Operations on instances, by outcome"
+        "Operations on instances, by outcome and VMM"
     );
     describe_histogram!("coppice_operation_seconds", "Time an operation took");
     describe_histogram!("coppice_phase_seconds", "Time a part of an operation took");
@@ -55,11 +55,14 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// An operation ended.
-pub(crate) fn operation(name: &'static str, ok: bool, took: Duration) {
+/// An operation on an instance of this VMM ended.
+pub(crate) fn operation(name: &'static str, hypervisor: &str, ok: bool, took: Duration) {
     let outcome = if ok { "ok" } else { "error" };
-    counter!("coppice_operations_total", "operation" => name, "outcome" => outcome).increment(1);
-    histogram!("coppice_operation_seconds", "operation" => name).record(took.as_secs_f64());
+    let hypervisor = hypervisor.to_owned();
+    counter!("coppice_operations_total", "operation" => name, "outcome" => outcome, "hypervisor" => hypervisor.clone())
+        .increment(1);
+    histogram!("coppice_operation_seconds", "operation" => name, "hypervisor" => hypervisor)
+        .record(took.as_secs_f64());
 }
 
 /// A part of an operation ended.

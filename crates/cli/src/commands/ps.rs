@@ -100,6 +100,7 @@ fn instance_table(instances: &[Instance], names: &Names, now: OffsetDateTime) ->
             ("ID", Align::Left),
             ("IMAGE", Align::Left),
             ("STATE", Align::Left),
+            ("VMM", Align::Left),
             ("ADDRESS", Align::Left),
             ("MEMORY", Align::Right),
             ("FORKS", Align::Right),
@@ -113,6 +114,7 @@ fn instance_table(instances: &[Instance], names: &Names, now: OffsetDateTime) ->
                 short(&instance.id),
                 instance.image.clone(),
                 instance.state.to_string(),
+                instance.hypervisor.clone(),
                 instance.network.ip.clone().unwrap_or_default(),
                 instance.size.clone(),
                 match instance.fork_count {

@@ -155,7 +155,8 @@ impl Actor {
             self.carry_out(envelope.command).await
         };
         let elapsed = began.elapsed();
-        crate::metrics::operation(name, result.is_ok(), elapsed);
+        let vmm = &self.record.spec.hypervisor;
+        crate::metrics::operation(name, vmm, result.is_ok(), elapsed);
         match &result {
             Ok(_) => {
                 info!(instance = %self.id, operation = name, ms = elapsed.as_millis(), "done");

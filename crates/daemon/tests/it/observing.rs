@@ -42,9 +42,9 @@ async fn metrics_tell_states_operations_and_requests() {
     for line in [
         "# TYPE coppice_operations_total counter",
         r#"coppice_instances{state="Standby"}"#,
-        r#"coppice_operations_total{operation="standby",outcome="ok"}"#,
-        r#"coppice_operations_total{operation="stop",outcome="error"}"#,
-        r#"coppice_operation_seconds_bucket{operation="create",le="0.1"}"#,
+        r#"coppice_operations_total{operation="standby",outcome="ok",hypervisor="fake"}"#,
+        r#"coppice_operations_total{operation="stop",outcome="error",hypervisor="fake"}"#,
+        r#"coppice_operation_seconds_bucket{operation="create",hypervisor="fake",le="0.1"}"#,
         r#"path="/instances/{id}/stop",status="409""#,
     ] {
         assert!(answer.text.contains(line), "no {line} in:\n{}", answer.text);
