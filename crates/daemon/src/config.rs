@@ -158,7 +158,7 @@ pub struct Given {
     /// What the memory of forks comes from, where neither they nor their template say [default: auto]
     #[arg(long, env = "COPPICE_MEMORY_BACKEND", global = true)]
     pub memory_backend: Option<MemoryBackend>,
-    /// Group and user number that pagers of memory run as [default: the daemon's own]
+    /// Group and user number that pagers of memory run as [default: 1879052288 for root, else the daemon's own]
     #[arg(long, env = "COPPICE_PAGER_UID", global = true)]
     pub pager_uid: Option<u32>,
     /// Time after which a fork on a pager gets all its memory, such as 30m; 0s for never [default: 10m]

@@ -18,6 +18,9 @@ const DEFAULT_GRADUATE_RATE: ByteSize = ByteSize::mib(64);
 /// A pager starts in some 20 ms; jobs that fork one machine after the other need not pay that each time.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// User and group of pagers that root starts, the first behind those of jailed machines: nothing else hands it out.
+const DEFAULT_UID: u32 = 0x7000_1000;
+
 /// What the memory of forks comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -69,14 +72,59 @@ impl PagerConfig {
                 graduate_rate: rate.bytes(),
                 linger: LINGER,
             },
-            uid: given.pager_uid,
+            uid: given.pager_uid.or_else(own_user),
         })
     }
+}
+
+/// The user of pagers where nobody names one. Only root can become another, and in a container only one that exists
+/// there.
+fn own_user() -> Option<u32> {
+    let exists =
+        |map| std::fs::read_to_string(map).is_ok_and(|map: String| maps(&map, DEFAULT_UID));
+    let can = rustix::process::geteuid().is_root()
+        && exists("/proc/self/uid_map")
+        && exists("/proc/self/gid_map");
+    can.then_some(DEFAULT_UID)
+}
+
+/// Whether a user namespace with this map (lines of `first inside, first outside, count`) has the number.
+fn maps(map: &str, number: u32) -> bool {
+    map.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().map(str::parse::<u64>);
+        match (fields.next(), fields.nth(1)) {
+            (Some(Ok(first)), Some(Ok(count))) => {
+                (first..first.saturating_add(count)).contains(&number.into())
+            }
+            _ => false,
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pagers_of_root_are_not_root() {
+        let of = |pager_uid| {
+            let given = Given {
+                pager_uid,
+                ..Given::default()
+            };
+            PagerConfig::of(&given).unwrap().uid
+        };
+        assert_eq!(of(Some(0)), Some(0), "who says so gets it");
+        assert_eq!(of(Some(7)), Some(7));
+        if !rustix::process::geteuid().is_root() {
+            assert_eq!(of(None), None);
+        }
+        let host = "         0          0 4294967295\n";
+        assert!(maps(host, DEFAULT_UID));
+        let container = "0 1000 1\n1 100000 65536\n";
+        assert!(!maps(container, DEFAULT_UID) && maps(container, 65536));
+        assert!(!maps("", 0) && !maps("nonsense\n0 0", 0));
+    }
 
     #[test]
     fn machines_are_completed_unless_the_configuration_says_never() {
