@@ -261,6 +261,22 @@ async fn machines_and_their_pagers_are_found_again() {
     until_nobody_is_served(&world).await;
 }
 
+/// A daemon may die while it makes links to an image: they must not keep its bytes for ever.
+#[tokio::test]
+async fn a_place_that_was_half_made_is_removed_by_the_next_start() {
+    let mut world = World::with_pagers(PAGING).await;
+    let template = template(&world).await;
+    let fork = world.fork(&template, uffd("fork")).await;
+    world.kill_daemon().await;
+    let half = world.layout.pagers().join("abcdefghijklmnopqrstuvwx");
+    std::fs::create_dir_all(half.join("image")).unwrap();
+    std::fs::write(half.join("image/ram-0.pages"), "bytes").unwrap();
+    world.start_daemon().await;
+    assert!(!half.exists());
+    world.reach(&fork, State::Running).await;
+    assert_eq!(world.pagers.served(), [fork]);
+}
+
 #[tokio::test]
 async fn a_daemon_of_another_build_lets_old_pagers_drain() {
     let mut world = World::with_pagers(PAGING).await;

@@ -67,6 +67,22 @@ impl Book {
         }
     }
 
+    /// Forgets those of the stock that are not among `served` any more: they may have ended before they were noted,
+    /// when nobody here knew of them.
+    pub(super) fn check_stock(&mut self, served: &[String]) {
+        let over: Vec<InstanceId> = self
+            .seats
+            .iter()
+            .filter(|(vm, seat)| {
+                seat.standing == Standing::Served && !seat.held && !served.contains(&vm.to_string())
+            })
+            .map(|(vm, _)| vm.clone())
+            .collect();
+        for vm in over {
+            self.end(&vm, Standing::Gone, None);
+        }
+    }
+
     pub(super) fn seat(&self, vm: &InstanceId) -> Option<&Seat> {
         self.seats.get(vm)
     }
@@ -230,6 +246,19 @@ mod tests {
         book.release(&one);
         assert!(book.seat(&one).is_none());
         assert_eq!(book.totals().0.faults, 12, "counters only grow");
+    }
+
+    /// Else its image would be in use for ever.
+    #[test]
+    fn a_machine_that_ends_while_stock_is_taken_is_not_waited_for() {
+        let mut book = Book::default();
+        let (one, other) = (entropy::instance_id(), entropy::instance_id());
+        let found = [one.to_string(), other.to_string()];
+        book.note(Event::Gone(stats(&one, 5)));
+        book.take_stock(&found);
+        book.check_stock(&found[1..]);
+        let users: Vec<_> = book.users().map(|(vm, _)| vm.clone()).collect();
+        assert_eq!(users, [other]);
     }
 
     #[test]

@@ -116,6 +116,8 @@ impl Pagers {
             }
             Err(error) => {
                 warn!(%image, why = %chain(&error), "its pagers cannot be had; machines that need them are killed");
+                site.clear().await;
+                self.forget(&site);
             }
         }
     }

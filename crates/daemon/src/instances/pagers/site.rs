@@ -68,16 +68,18 @@ impl Site {
         }
         let (host, place, sink) = (Arc::clone(&pagers.host), self.place.clone(), self.sink());
         let source = source.map(Path::to_owned);
+        let site = Arc::clone(self);
         let opened = run(move || {
             prepare(&place, source.as_deref())?;
             let pager = host.open(&place, sink)?;
+            // Before anybody looks whether the pagers are needed. Whoever ends after this is heard of.
             let served = pager.vms()?;
-            Ok((pager, served))
+            site.book().take_stock(&served);
+            let served = pager.vms()?;
+            site.book().check_stock(&served);
+            Ok(pager)
         });
-        let (pager, served) = opened.await?;
-        // Before anybody looks whether the pagers are needed.
-        self.book().take_stock(&served);
-        *slot = Some(pager);
+        *slot = Some(opened.await?);
         drop(slot);
         tokio::spawn(keep(
             Arc::clone(self),
@@ -151,6 +153,14 @@ impl Site {
         }
         info!(image = %self.image, "no machine needs its pagers any more");
         true
+    }
+
+    /// Removes a place whose pagers cannot be had: with links to the image in it, the bytes of that would stay.
+    pub(super) async fn clear(&self) {
+        let place = self.place.clone();
+        if let Err(error) = run(move || remove_tree(place.root())).await {
+            warn!(image = %self.image, why = %chain(&error), "the place of its pagers is left for the next start");
+        }
     }
 
     /// Machines that are to be completed now, and when the next one is.
