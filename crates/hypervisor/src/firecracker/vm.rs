@@ -50,6 +50,7 @@ pub(super) struct FirecrackerVm {
     pub(super) captured: AtomicBool,
     /// Takes the output of the program, from when the machine runs or was adopted.
     app_log: OnceLock<AppLog>,
+    settled: vsock::Settled,
     /// What the machine does, after a call of this handle: nobody else makes any.
     known: Mutex<Known>,
 }
@@ -79,6 +80,7 @@ impl FirecrackerVm {
             loader,
             captured,
             app_log: OnceLock::new(),
+            settled: vsock::Settled::unknown(),
             known: Mutex::default(),
         }
     }
@@ -99,6 +101,7 @@ impl FirecrackerVm {
 
     /// All connections with the guest have lost their other end.
     pub(super) fn connections_ended(&self) {
+        self.settled.not_any_more();
         if let Some(log) = self.app_log.get() {
             log.reconnect();
         }
@@ -351,7 +354,7 @@ impl Vm for FirecrackerVm {
 
     async fn dial(&self, deadline: Duration) -> Result<GuestStream, VmmError> {
         tokio::select! {
-            connected = timeout(deadline, vsock::connect(&self.run_dir)) => match connected {
+            connected = timeout(deadline, vsock::connect(&self.run_dir, &self.settled)) => match connected {
                 Ok(stream) => Ok(Box::new(stream?)),
                 Err(_) => Err(VmmError::Timeout { what: "connecting to the guest", after: deadline }),
             },

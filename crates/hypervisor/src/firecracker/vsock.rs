@@ -1,6 +1,7 @@
 //! Connections to ports of the guest through Firecracker's socket.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -15,6 +16,13 @@ pub const AGENT_PORT: u32 = 1024;
 /// Port on which it gives the program's output.
 pub(super) const LOG_PORT: u32 = 1025;
 
+/// A port on which nothing of ours listens.
+const KNOCK_PORT: u32 = 1023;
+
+/// Firecracker gives up a connection that the guest has not answered after two seconds (its `CONN_REQUEST_TIMEOUT_MS`).
+/// What took nearly as long may have been no answer of the guest.
+const GIVEN_UP: Duration = Duration::from_millis(1500);
+
 /// Between two tries while nothing in the guest listens.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -22,12 +30,52 @@ const RETRY: Duration = Duration::from_millis(5);
 const MAX_ANSWER_BYTES: usize = 32;
 
 /// Connects to the agent, trying again while it does not listen yet. The caller sets the deadline.
-pub(super) async fn connect(run_dir: &RunDir) -> Result<UnixStream, VmmError> {
+pub(super) async fn connect(run_dir: &RunDir, settled: &Settled) -> Result<UnixStream, VmmError> {
+    settled.wait(run_dir).await?;
     loop {
         if let Some(stream) = try_connect(run_dir, AGENT_PORT).await? {
             return Ok(stream);
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Whether the guest has dropped the connections that it had when it was saved.
+///
+/// A machine that was saved finds a reset among its events when it goes on, here or elsewhere, and ends all connections
+/// that it has at that moment. Its kernel looks at requests before it looks at events: a connection that was asked for
+/// early would be accepted, and ended right after that.
+#[derive(Debug)]
+pub(super) struct Settled {
+    answered: AtomicBool,
+    given_up: Duration,
+}
+
+impl Settled {
+    /// Of a machine that may have been saved.
+    pub(super) fn unknown() -> Self {
+        Self {
+            answered: AtomicBool::new(false),
+            given_up: GIVEN_UP,
+        }
+    }
+
+    /// The machine was saved.
+    pub(super) fn not_any_more(&self) {
+        self.answered.store(false, Ordering::Release);
+    }
+
+    /// Waits until the guest has answered a request that is for nobody, and by this has looked into its queues. The
+    /// caller sets the deadline.
+    pub(super) async fn wait(&self, run_dir: &RunDir) -> Result<(), VmmError> {
+        while !self.answered.load(Ordering::Acquire) {
+            let asked = Instant::now();
+            let accepted = try_connect(run_dir, KNOCK_PORT).await?.is_some();
+            if accepted || asked.elapsed() < self.given_up {
+                self.answered.store(true, Ordering::Release);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -93,5 +141,88 @@ mod tests {
         let tried = timeout(PATIENCE, try_connect(&run_dir, AGENT_PORT)).await;
         assert!(tried.expect("an answer").unwrap().is_none());
         timeout(PATIENCE, talk).await.expect("an end").unwrap();
+    }
+
+    /// Firecracker's side of the socket.
+    struct Guest {
+        vsock: UnixListener,
+        _dir: tempfile::TempDir,
+        run_dir: RunDir,
+    }
+
+    impl Guest {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            Self {
+                vsock: UnixListener::bind(dir.path().join(VSOCK)).unwrap(),
+                run_dir: RunDir::open(dir.path()).unwrap(),
+                _dir: dir,
+            }
+        }
+
+        /// The next connection, and the line that it begins with.
+        async fn asked(&self) -> (UnixStream, String) {
+            let asked = async {
+                let (mut stream, _) = self.vsock.accept().await.unwrap();
+                let mut line = [0; 13];
+                stream.read_exact(&mut line).await.unwrap();
+                (stream, String::from_utf8_lossy(&line).into_owned())
+            };
+            timeout(PATIENCE, asked).await.expect("a connection")
+        }
+
+        async fn refuses(&self, port: u32) {
+            let (_, line) = self.asked().await;
+            assert_eq!(line, format!("CONNECT {port}\n"));
+        }
+
+        async fn accepts(&self, port: u32) {
+            let (mut stream, line) = self.asked().await;
+            assert_eq!(line, format!("CONNECT {port}\n"));
+            stream.write_all(b"OK 1073741824\n").await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_was_saved_answers_a_knock_before_it_gets_a_connection() {
+        let guest = Guest::new();
+        let settled = Settled::unknown();
+        let dials = async {
+            connect(&guest.run_dir, &settled).await.unwrap();
+            // It has answered once: this one is asked at once.
+            connect(&guest.run_dir, &settled).await.unwrap();
+            settled.not_any_more();
+            connect(&guest.run_dir, &settled).await.unwrap();
+        };
+        let answers = async {
+            guest.refuses(KNOCK_PORT).await;
+            // The agent does not listen yet.
+            guest.refuses(AGENT_PORT).await;
+            guest.accepts(AGENT_PORT).await;
+            guest.accepts(AGENT_PORT).await;
+            // A program that listens there is an answer as well.
+            guest.accepts(KNOCK_PORT).await;
+            guest.accepts(AGENT_PORT).await;
+        };
+        tokio::join!(dials, answers);
+    }
+
+    #[tokio::test]
+    async fn a_knock_that_only_firecracker_answers_is_none() {
+        let guest = Guest::new();
+        // However early it comes, it comes late.
+        let settled = Settled {
+            given_up: Duration::ZERO,
+            ..Settled::unknown()
+        };
+        let dials = async { connect(&guest.run_dir, &settled).await.map(drop) };
+        let answers = async {
+            guest.refuses(KNOCK_PORT).await;
+            guest.refuses(KNOCK_PORT).await;
+            guest.accepts(KNOCK_PORT).await;
+            guest.accepts(AGENT_PORT).await;
+        };
+        let (dialled, ()) = tokio::join!(dials, answers);
+        dialled.unwrap();
     }
 }

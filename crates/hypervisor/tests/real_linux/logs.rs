@@ -19,7 +19,6 @@ pub(crate) async fn output_is_in_the_app_log(subject: &Firecracker) {
     let plan = rig.launch_plan();
     let log = plan.logs.app.clone();
     let machine = rig.start(plan).await;
-    subject.first_contact(machine.vm.as_ref()).await;
     say(machine.vm.as_ref(), "first").await;
     expect(&log, "first").await;
     let saved = rig.standby(machine).await;

@@ -76,14 +76,15 @@ impl Vsock {
     fn packet(&mut self, slot: u16, line: &mut Text) {
         let (header, data) = slot_addresses(slot);
         let peer = sys::read32(header + 16);
+        let wanted = sys::read32(header + 20);
         let length = sys::read32(header + 24).min(DATA);
         match sys::read16(header + 30) {
-            REQUEST if sys::read32(header + 20) == PORT => {
+            REQUEST if wanted == PORT => {
                 (self.peer, self.taken) = (peer, 0);
                 line.clear();
                 self.packet_to(peer, RESPONSE, b"");
             }
-            REQUEST => self.packet_to(peer, RESET, b""),
+            REQUEST => self.packet_between(wanted, peer, RESET, b""),
             DATA_PACKET if peer == self.peer => {
                 self.taken = self.taken.wrapping_add(length);
                 for address in data..data + u64::from(length) {
@@ -103,13 +104,17 @@ impl Vsock {
     }
 
     fn packet_to(&mut self, peer: u32, operation: u16, bytes: &[u8]) {
+        self.packet_between(PORT, peer, operation, bytes);
+    }
+
+    fn packet_between(&mut self, port: u32, peer: u32, operation: u16, bytes: &[u8]) {
         let fields = [(0, self.cid), (8, HOST)];
         for (offset, value) in fields {
             sys::write64(SEND + offset, value);
         }
         let kind = 1 | u32::from(operation) << 16;
         // Ports, length, stream type and operation, flags, room for the host's bytes, bytes taken.
-        let fields = [PORT, peer, bytes.len() as u32, kind, 0, 1 << 18, self.taken];
+        let fields = [port, peer, bytes.len() as u32, kind, 0, 1 << 18, self.taken];
         for (offset, value) in (16..).step_by(4).zip(fields) {
             sys::write32(SEND + offset, value);
         }
