@@ -14,13 +14,13 @@ use memory::{Draft, How, Image, ImageId, PAGE_BYTES, Verified};
 
 use crate::firecracker::Firecracker;
 use crate::network::Network;
-use crate::probe::{BALLAST_PAGES, FREE_PAGE, RAM_BYTES, line, number};
-use crate::{facts, jails, paged, two_vcpus};
+use crate::probe::{BALLAST_PAGES, BIG_PAGES, FREE_PAGE, RAM_BYTES, line, number};
+use crate::{eight, facts, jails, paged, two_vcpus};
 
 pub(crate) type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Tests by name.
-pub(crate) const ALL: [(&str, Run); 16] = [
+pub(crate) const ALL: [(&str, Run); 17] = [
     ("saves_what_was_written", |subject| {
         Box::pin(saves_what_was_written(subject))
     }),
@@ -47,7 +47,10 @@ pub(crate) const ALL: [(&str, Run); 16] = [
         Box::pin(paged::a_waiting_guest_can_be_asked_about(subject))
     }),
     ("one_of_eight_ends_alone", |subject| {
-        Box::pin(paged::one_of_eight_ends_alone(subject))
+        Box::pin(eight::one_of_eight_ends_alone(subject))
+    }),
+    ("one_of_eight_stands_still", |subject| {
+        Box::pin(eight::one_of_eight_stands_still(subject))
     }),
     ("a_damaged_chunk_ends_who_needs_it", |subject| {
         Box::pin(paged::a_damaged_chunk_ends_who_needs_it(subject))
@@ -86,7 +89,7 @@ pub(crate) const JAILED: [(&str, Run); 4] = [
 ];
 
 /// Tests of machines of two processors.
-pub(crate) const TWO_VCPUS: [(&str, Run); 4] = [
+pub(crate) const TWO_VCPUS: [(&str, Run); 5] = [
     ("both_go_on", |subject| {
         Box::pin(two_vcpus::both_go_on(subject))
     }),
@@ -99,6 +102,9 @@ pub(crate) const TWO_VCPUS: [(&str, Run); 4] = [
     ("lost_pager_costs_no_byte", |subject| {
         Box::pin(paged::lost_pager_costs_no_byte(subject))
     }),
+    ("one_of_eight_storms", |subject| {
+        Box::pin(eight::one_of_eight_storms(subject))
+    }),
 ];
 
 /// Pages that a guest and its devices write while a few commands are answered.
@@ -108,6 +114,19 @@ const AROUND: u64 = 64;
 pub(crate) async fn template(rig: &Rig<'_>) -> Saved {
     let machine = rig.launch().await;
     rig.standby(machine).await
+}
+
+/// As [`template`], with 64 MiB that were filled.
+pub(crate) async fn big_template(rig: &Rig<'_>) -> Saved {
+    let machine = rig.launch().await;
+    tag(&machine, 0, BIG_PAGES, 1).await;
+    rig.standby(machine).await
+}
+
+/// Pages that a process has in memory, or almost.
+pub(crate) fn resident_pages(pid: i32) -> u64 {
+    let counts = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    counts.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 /// Pages `first..first + count` of the ballast that do not hold what the guest was told to write with `seed`.

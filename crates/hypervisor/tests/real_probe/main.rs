@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod by_hand;
+mod eight;
 mod extra;
 mod facts;
 mod firecracker;

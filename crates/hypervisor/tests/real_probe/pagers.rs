@@ -20,7 +20,7 @@ use crate::probe::DEADLINE;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two looks at a machine.
-const TICK: Duration = Duration::from_micros(200);
+pub(crate) const TICK: Duration = Duration::from_micros(200);
 
 /// A user that owns nothing.
 const PAGER_UID: u32 = 64_321;
@@ -101,14 +101,18 @@ impl Paged {
         (socket, attached)
     }
 
-    /// Sends a signal to all pagers.
-    pub(crate) async fn signal(&self, signal: Signal) {
-        for pid in self.pids().await {
-            kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-        }
+    pub(crate) async fn kill(&self) {
+        signal_all(&self.pids().await, Signal::KILL);
     }
 
-    async fn pids(&self) -> Vec<i32> {
+    /// All pagers stand still from now on.
+    pub(crate) async fn stop(&self) -> Stopped {
+        let pids = self.pids().await;
+        signal_all(&pids, Signal::STOP);
+        Stopped { pids }
+    }
+
+    pub(crate) async fn pids(&self) -> Vec<i32> {
         let supervisor = Arc::clone(&self.supervisor);
         spawn_blocking(move || supervisor.pids().unwrap())
             .await
@@ -136,6 +140,23 @@ impl Paged {
     }
 }
 
+/// Pagers that stand still. The supervisor cannot be asked about them: it may be waiting for an answer of theirs.
+pub(crate) struct Stopped {
+    pids: Vec<i32>,
+}
+
+impl Stopped {
+    pub(crate) fn go_on(self) {
+        signal_all(&self.pids, Signal::CONT);
+    }
+}
+
+pub(crate) fn signal_all(pids: &[i32], signal: Signal) {
+    for pid in pids {
+        kill_process(Pid::from_raw(*pid).unwrap(), signal).unwrap();
+    }
+}
+
 /// Waits until so many processors of a machine wait for a page.
 pub(crate) async fn vcpus_wait(machine: &Machine, wanted: usize) {
     let tasks = format!("/proc/{}/task", machine.vm.process().pid);
@@ -153,4 +174,14 @@ pub(crate) async fn vcpus_wait(machine: &Machine, wanted: usize) {
         }
     };
     timeout(DEADLINE, wait).await.expect("it waits for pages");
+}
+
+/// Fails if a pager was lost, or a machine could not be served.
+pub(crate) fn sees_no_loss(paged: &Paged) {
+    for event in paged.events.lock().unwrap().try_iter() {
+        assert!(
+            matches!(event, Event::Gone(_) | Event::Graduated(_)),
+            "{event:?}"
+        );
+    }
 }

@@ -22,6 +22,9 @@ pub(crate) const FREE_PAGE: u64 = 4096;
 /// Pages from there on that a settled guest has filled.
 pub(crate) const BALLAST_PAGES: u64 = 1024;
 
+/// Pages from there on that a big guest has filled: 64 MiB.
+pub(crate) const BIG_PAGES: u64 = 16 << 10;
+
 /// Pages that one of two processors works on before it leaves as many to the other. It is half of what a pager gives at
 /// once, so they meet at some faults and are apart at others.
 const TURN: u64 = 8;

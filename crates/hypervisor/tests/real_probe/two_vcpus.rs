@@ -2,7 +2,6 @@
 
 use hypervisor::RamUse;
 use hypervisor::conformance::{Machine, Rig, Subject};
-use rustix::process::Signal;
 use tokio::time::timeout;
 
 use crate::extra::{tag, template, wrong};
@@ -67,14 +66,14 @@ pub(crate) async fn faults_of_both_are_in_flight(subject: &Firecracker) {
     let fork = paged.fork(&rig, &saved, "fork").await;
     // Both have what they need to read on.
     assert_eq!(wrong(&fork, 0, 16, 1).await, 0);
-    paged.signal(Signal::STOP).await;
+    let pagers = paged.stop().await;
     let reading = wrong(&fork, 0, BALLAST_PAGES, 1);
     tokio::pin!(reading);
     tokio::select! {
         bad = &mut reading => panic!("{bad}: it has read what nobody has given it"),
         () = vcpus_wait(&fork, 2) => {}
     }
-    paged.signal(Signal::CONT).await;
+    pagers.go_on();
     assert_eq!(reading.await, 0);
     fork.vm.kill().await.unwrap();
 }

@@ -8,6 +8,7 @@
 //! zeros FIRST COUNT             number of pages that are zero
 //! sum FIRST COUNT               checksum of pages
 //! inflate FIRST COUNT           gives pages back by the balloon; empty
+//! storm FIRST COUNT ROUNDS      gives pages back and takes them again; number of pages that were not as they should
 //! beats                         rounds of the main loop since the boot
 //! letters ROUNDS                a dot on the serial line every so many rounds; none for 0
 //! turns PAGES                   from now on two processors tag and check, so many pages each in turn; one for 0
@@ -49,6 +50,10 @@ pub fn execute(
         b"tag" | b"wrong" | b"zeros" => pages(verb, [a, b, c], settings, answer),
         b"inflate" => match &mut devices.balloon {
             Some(balloon) => balloon.inflate(a, b),
+            None => answer.push(b"error: no balloon"),
+        },
+        b"storm" => match &mut devices.balloon {
+            Some(balloon) => answer.push_number(balloon.storm(a, b, c)),
             None => answer.push(b"error: no balloon"),
         },
         b"sum" => answer.push_number(checksum(a, b)),

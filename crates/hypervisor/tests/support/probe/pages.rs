@@ -63,18 +63,18 @@ fn words() -> impl Iterator<Item = u64> {
     0..PAGE / 8
 }
 
-fn tag(page: u64, seed: u64) {
+pub fn tag(page: u64, seed: u64) {
     for at in words() {
         sys::write64(page * PAGE + at * 8, tagged(page, seed, at));
     }
 }
 
 /// Whether it does not hold what `tag` with this seed has written.
-fn is_wrong(page: u64, seed: u64) -> bool {
+pub fn is_wrong(page: u64, seed: u64) -> bool {
     words().any(|at| sys::read64(page * PAGE + at * 8) != tagged(page, seed, at))
 }
 
-fn is_zero(page: u64) -> bool {
+pub fn is_zero(page: u64) -> bool {
     words().all(|at| sys::read64(page * PAGE + at * 8) == 0)
 }
 
