@@ -5,7 +5,7 @@
 //! last time over what it has written before, so the memfd always holds all that the guest has written.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ use crate::{Captured, Snapshots, Vm, VmStatus, VmmError};
 /// Saving copies all that the guest has written into fresh memory in one call. The slowest host copies this much a second;
 /// an idle one 1.5 GiB.
 const SLOWEST_SAVE: u64 = 64 << 20;
+
+/// Most device state that is taken from a jail; real ones have 20 KB and some for each CPU.
+const MAX_STATE_BYTES: u64 = 16 << 20;
 
 /// What `st_blocks` counts.
 const BLOCK_BYTES: u64 = 512;
@@ -77,14 +80,13 @@ impl FirecrackerVm {
         }
         self.files()
             .read(STATE_PART)
-            .and_then(|mut from| io::copy(&mut from, &mut File::create_new(&state)?))
-            .map(drop)
+            .and_then(|from| copy_state(from, &mut File::create_new(&state)?))
             .map_err(VmmError::io("copy", &part))
     }
 
     fn save_ram(&self, draft: &mut Draft) -> Result<Captured, VmmError> {
         let ram_bytes = self.record().machine.ram_bytes;
-        let written = source(self.open_saved(), self.run_dir())?;
+        let written = source(self.open_saved(), ram_bytes, self.run_dir())?;
         let (new_pages, linked_layers) = match &self.record().base {
             Some(base) => self.save_over(base, written, draft, ram_bytes)?,
             None => {
@@ -94,7 +96,8 @@ impl FirecrackerVm {
                         draft.write_layer(ram_bytes, &written)?.pages
                     }
                     opened => {
-                        let whole = Overlay::new(source(opened, self.run_dir())?, written);
+                        let whole =
+                            Overlay::new(source(opened, ram_bytes, self.run_dir())?, written);
                         draft.write_layer(ram_bytes, &whole)?.pages
                     }
                 };
@@ -141,7 +144,7 @@ impl FirecrackerVm {
             None => self.loader.load(&image, base.layers)?,
         };
         let file = loaded.as_fd().try_clone_to_owned().map(File::from);
-        let whole = Overlay::new(source(file, &base.image_dir)?, written);
+        let whole = Overlay::new(source(file, ram_bytes, &base.image_dir)?, written);
         Ok((draft.write_layer(ram_bytes, &whole)?.pages, 0))
     }
 
@@ -180,14 +183,53 @@ fn save_deadline(ram_bytes: u64) -> Duration {
     CALL_DEADLINE + Duration::from_secs(ram_bytes / SLOWEST_SAVE)
 }
 
-fn source(file: io::Result<File>, path: &Path) -> Result<FileSource, VmmError> {
-    file.and_then(FileSource::open)
-        .map_err(VmmError::io("read", path))
+/// RAM of a machine in a file. That of a jailed machine is the machine's own: there is no more of it than RAM, or an
+/// image would be written that nothing can be restored from.
+fn source(file: io::Result<File>, ram_bytes: u64, path: &Path) -> Result<FileSource, VmmError> {
+    let fits = |file: File| match file.metadata()?.len() <= ram_bytes {
+        true => FileSource::open(file),
+        false => Err(invalid("more memory was saved than the machine has")),
+    };
+    file.and_then(fits).map_err(VmmError::io("read", path))
+}
+
+/// Copies device state out of a jail. What is there is the machine's own, and could be a hole without end.
+fn copy_state(from: impl Read, to: &mut impl Write) -> io::Result<()> {
+    let copied = io::copy(&mut from.take(MAX_STATE_BYTES + 1), to)?;
+    if copied > MAX_STATE_BYTES {
+        return Err(invalid("the device state is larger than any"));
+    }
+    Ok(())
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use memory::PageSource as _;
+
+    /// A machine that was taken over writes what it likes, in its jail.
+    #[test]
+    fn what_is_saved_has_bounds() {
+        let mut copy = Vec::new();
+        copy_state(&b"state"[..], &mut copy).unwrap();
+        assert_eq!(copy, b"state");
+        let error = copy_state(io::repeat(0), &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+
+        let saved = |bytes| {
+            let file = tempfile::tempfile()?;
+            file.set_len(bytes)?;
+            Ok(file)
+        };
+        let ram = source(saved(1 << 20), 1 << 20, Path::new("saved")).unwrap();
+        assert!(ram.runs().is_empty());
+        let more = source(saved(1 << 40), 1 << 20, Path::new("saved"));
+        assert!(more.is_err_and(|error| error.to_string().contains("saved")));
+    }
 
     /// 32 GiB take 20 s on a host that has nothing else to do.
     #[test]
