@@ -70,10 +70,15 @@ impl Settled {
     pub(super) async fn wait(&self, run_dir: &RunDir) -> Result<(), VmmError> {
         while !self.answered.load(Ordering::Acquire) {
             let asked = Instant::now();
-            let accepted = try_connect(run_dir, KNOCK_PORT).await?.is_some();
-            if accepted || asked.elapsed() < self.given_up {
-                self.answered.store(true, Ordering::Release);
-            }
+            let answered = match ask_for(run_dir, KNOCK_PORT).await? {
+                Answer::Accepted(_) => true,
+                Answer::Refused => asked.elapsed() < self.given_up,
+                Answer::Absent => {
+                    tokio::time::sleep(RETRY).await;
+                    false
+                }
+            };
+            self.answered.store(answered, Ordering::Release);
         }
         Ok(())
     }
@@ -85,11 +90,28 @@ pub(super) async fn try_connect(
     run_dir: &RunDir,
     port: u32,
 ) -> Result<Option<UnixStream>, VmmError> {
+    Ok(match ask_for(run_dir, port).await? {
+        Answer::Accepted(stream) => Some(stream),
+        Answer::Refused | Answer::Absent => None,
+    })
+}
+
+/// What came of asking for a connection.
+enum Answer {
+    Accepted(UnixStream),
+    Refused,
+    /// There was nobody to ask.
+    Absent,
+}
+
+async fn ask_for(run_dir: &RunDir, port: u32) -> Result<Answer, VmmError> {
     let Some(mut stream) = run_dir.connect_now(VSOCK).await? else {
-        return Ok(None);
+        return Ok(Answer::Absent);
     };
-    let accepted = is_accepted(&mut stream, port).await;
-    Ok(accepted.then_some(stream))
+    Ok(match is_accepted(&mut stream, port).await {
+        true => Answer::Accepted(stream),
+        false => Answer::Refused,
+    })
 }
 
 /// Firecracker closes the connection if the guest refuses, or does not answer for two seconds.
@@ -143,6 +165,14 @@ mod tests {
         timeout(PATIENCE, talk).await.expect("an end").unwrap();
     }
 
+    /// However late an answer comes on a busy host, it is one.
+    fn patient() -> Settled {
+        Settled {
+            given_up: PATIENCE,
+            ..Settled::unknown()
+        }
+    }
+
     /// Firecracker's side of the socket.
     struct Guest {
         vsock: UnixListener,
@@ -186,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn a_guest_that_was_saved_answers_a_knock_before_it_gets_a_connection() {
         let guest = Guest::new();
-        let settled = Settled::unknown();
+        let settled = patient();
         let dials = async {
             connect(&guest.run_dir, &settled).await.unwrap();
             // It has answered once: this one is asked at once.
@@ -205,6 +235,27 @@ mod tests {
             guest.accepts(AGENT_PORT).await;
         };
         tokio::join!(dials, answers);
+    }
+
+    /// The guest is behind the socket: without one, nobody has answered.
+    #[tokio::test]
+    async fn a_knock_that_nobody_hears_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::open(dir.path()).unwrap();
+        let settled = patient();
+        let dials = connect(&run_dir, &settled);
+        let answers = async {
+            // Polled after the dial, which has found nothing by now.
+            let guest = Guest {
+                vsock: UnixListener::bind(dir.path().join(VSOCK)).unwrap(),
+                run_dir: RunDir::open(dir.path()).unwrap(),
+                _dir: tempfile::tempdir().unwrap(),
+            };
+            guest.refuses(KNOCK_PORT).await;
+            guest.accepts(AGENT_PORT).await;
+        };
+        let (dialled, ()) = tokio::join!(dials, answers);
+        dialled.unwrap();
     }
 
     #[tokio::test]
