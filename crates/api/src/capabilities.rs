@@ -16,6 +16,9 @@ pub struct Capabilities {
     pub runtimes: Vec<Runtime>,
     /// What networking instances get.
     pub network: NetworkCaps,
+    /// What the memory of forks can come from.
+    #[serde(default)]
+    pub memory: MemoryCaps,
     /// Which images can be run.
     pub images: ImageCaps,
     /// Groups of endpoints and extensions present, such as `templates`.
@@ -79,6 +82,16 @@ pub struct NetworkCaps {
     /// Why there is none, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unavailable_reason: Option<String>,
+}
+
+/// What the memory of forks can come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryCaps {
+    /// Values of `memory_backend` that can be had: `file` always, `uffd` where a runtime and the host can.
+    pub backends: Vec<String>,
+    /// Why `uffd` cannot be had, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uffd_unavailable_reason: Option<String>,
 }
 
 /// Platforms of runnable images.

@@ -26,7 +26,7 @@ use crate::instances::{
     chain, held,
 };
 use crate::leases::forget_lost_leases;
-use crate::pagers::PagerProcesses;
+use crate::pagers::{PagerProcesses, look_for_userfaultfd};
 use crate::store::Store;
 use crate::tokens::Tokens;
 
@@ -135,7 +135,7 @@ async fn context(
         changes: Changes::default(),
         compression: config.compression,
         warm: config.warm,
-        pagers: pagers(config, layout)?,
+        pagers: pagers(config, layout).await?,
         everybody: Everybody::default(),
         now,
     };
@@ -218,9 +218,21 @@ fn mark(path: &Path) -> Result<network::Mark> {
 }
 
 /// What fills the memory of machines page by page.
-fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
+async fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
     let program = std::env::current_exe().context("cannot find the daemon's own program")?;
+    let lack = pager_support(config).await.err();
+    if let Some(why) = &lack {
+        match config.pagers.policy.backend {
+            model::BackendWish::Uffd => {
+                warn!(%why, "memory_backend is uffd, and no machine can have that here: they get file");
+            }
+            model::BackendWish::Auto | model::BackendWish::File => {
+                info!(%why, "no machine can get its memory from a pager");
+            }
+        }
+    }
     let host = PagerProcesses {
+        lack,
         build: build_of(&program)?,
         program,
         role: crate::PAGER_COMMAND.to_owned(),
@@ -229,6 +241,18 @@ fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
         limits: pager::Limits::default(),
     };
     Ok(Pagers::new(Arc::new(host), layout, config.pagers.policy))
+}
+
+/// What pagers have of this host, or why they cannot be used on it.
+pub(crate) async fn pager_support(config: &Config) -> Result<pager::Userfaultfd, String> {
+    let program = std::env::current_exe()
+        .map_err(|error| format!("cannot find the daemon's own program: {error}"))?;
+    let own_users = match pager::userfaultfd() {
+        Ok(found) if !found.unprivileged => vmms::is_jailed(config).await,
+        // It makes no difference.
+        _ => false,
+    };
+    look_for_userfaultfd(&program, crate::PAGER_COMMAND, config.pagers.uid, own_users)
 }
 
 /// What a program was built from, as far as it has to be told from others.

@@ -3,6 +3,7 @@
 mod edge;
 mod firecracker;
 mod network;
+mod pagers;
 
 use std::path::{Path, PathBuf};
 
@@ -74,6 +75,7 @@ pub async fn examine(config: &Config) -> Result<Vec<Finding>> {
         )),
     }
     findings.extend(firecracker::examine(config, &layout, files).await);
+    findings.extend(pagers::examine(config).await);
     findings.push(tool("mkfs.erofs", "erofs-utils"));
     findings.push(tool("mkfs.ext4", "e2fsprogs"));
     findings.push(kernel(boot, config.boot.is_some()));

@@ -1,9 +1,9 @@
 //! Pagers as processes: the daemon's own program in another role, one for each image in use.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use pager::{Config, Limits, PagerError, Settings, Supervisor};
+use pager::{Config, Limits, PagerError, Settings, Supervisor, Userfaultfd};
 use tracing::{info, warn};
 
 use crate::instances::{EventSink, ImagePager, PagerHost, Place};
@@ -23,6 +23,28 @@ pub struct PagerProcesses {
     pub settings: Settings,
     /// How long things may take.
     pub limits: Limits,
+    /// Why they cannot be used on this host, if they cannot; see [`look_for_userfaultfd`].
+    pub lack: Option<String>,
+}
+
+/// What pagers need of this host, or why they cannot be used on it, tried as far as that goes without a machine: whether VMMs can have a
+/// userfaultfd, and whether a pager can give up its rights. `program` is as in [`PagerProcesses`]; `own_users` says
+/// whether VMMs run as users of their own.
+pub fn look_for_userfaultfd(
+    program: &Path,
+    role: &str,
+    uid: Option<u32>,
+    own_users: bool,
+) -> Result<Userfaultfd, String> {
+    let found = pager::userfaultfd()?;
+    if own_users && !found.unprivileged {
+        return Err(
+            "VMMs in jails cannot have a userfaultfd: this host has no /dev/userfaultfd (Linux 6.1), and vm.unprivileged_userfaultfd is 0; set it to 1 with sysctl, or set jail to off".to_owned(),
+        );
+    }
+    let limit = Limits::default().start;
+    pager::check_confinement(program, &[role.into()], uid, limit)?;
+    Ok(found)
 }
 
 impl PagerHost for PagerProcesses {
@@ -43,6 +65,10 @@ impl PagerHost for PagerProcesses {
             self.renew(&supervisor, place);
         }
         Ok(Box::new(supervisor))
+    }
+
+    fn unusable(&self) -> Option<String> {
+        self.lack.clone()
     }
 
     /// The kernel knows: it reports missing pages of what is registered, and of nothing else. The VMM itself holds

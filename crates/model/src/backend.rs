@@ -1,5 +1,7 @@
 //! How the RAM of a fork comes to it: mapped from files, or page by page from a pager.
 
+use std::fmt;
+
 use crate::Refusal;
 
 /// What is wanted, where somebody may say so: the server's configuration, a template, a fork request.
@@ -102,8 +104,36 @@ pub struct Wishes {
     pub server: BackendWish,
 }
 
+/// Whether a machine can get its RAM from a pager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paging<'a> {
+    /// It can.
+    Can,
+    /// Its VMM, of this name, maps files only.
+    NotBy(&'a str),
+    /// This host has no pagers, for this reason.
+    NotHere(&'a str),
+}
+
+/// Ends a sentence that begins with what is wished.
+impl fmt::Display for Paging<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Can => write!(out, "which can be had"),
+            Self::NotBy(vmm) => write!(
+                out,
+                "which {vmm} cannot do: it maps memory from files only; use auto or file, or a VMM with a pager (firecracker)"
+            ),
+            Self::NotHere(why) => write!(
+                out,
+                "which this host cannot do: {why}; use auto or file, and see coppiced doctor"
+            ),
+        }
+    }
+}
+
 /// Decides what the RAM of a fork comes from. The fork's own wish goes before its template's, and that before the
-/// server's. `pager` says whether the VMM `vmm` can get its RAM from one.
+/// server's.
 ///
 /// A server's wish is for those machines that it fits; that of a fork or a template is refused where it cannot be
 /// had, because somebody asked for this machine.
@@ -111,8 +141,9 @@ pub fn choose_backend(
     wishes: Wishes,
     form: RamForm,
     usage: ImageUse,
-    (vmm, pager): (&str, bool),
+    paging: Paging<'_>,
 ) -> Result<Backend, Refusal> {
+    let pager = paging == Paging::Can;
     let (wish, asked_for) = match (wishes.fork, wishes.template) {
         (Some(wish), _) => (wish, Some("memory_backend")),
         (None, Some(wish)) => (wish, Some("memory_backend of the template")),
@@ -128,9 +159,7 @@ pub fn choose_backend(
         }),
         BackendWish::Uffd if !pager => match asked_for {
             None => Ok(Backend::File),
-            Some(field) => Err(Refusal::request(format!(
-                "{field} is uffd, which {vmm} cannot do: it maps memory from files only; use auto or file, or a VMM with a pager (firecracker)"
-            ))),
+            Some(field) => Err(Refusal::request(format!("{field} is uffd, {paging}"))),
         },
         BackendWish::Uffd if usage == ImageUse::Copy => match wishes.fork {
             None => Ok(Backend::File),
@@ -177,6 +206,7 @@ mod tests {
     use crate::RefusalKind;
 
     const WISHES: [BackendWish; 3] = [BackendWish::Auto, BackendWish::File, BackendWish::Uffd];
+    const PAGING: [Paging<'_>; 3] = [Paging::NotBy("vmm"), Paging::NotHere("reason"), Paging::Can];
     const USES: [ImageUse; 3] = [ImageUse::Shared, ImageUse::Alone, ImageUse::Copy];
     const PLAIN: RamForm = RamForm {
         layers: 1,
@@ -208,8 +238,9 @@ mod tests {
                 for (layers, compressed) in [(1, false), (1, true), (2, false), (4, true)] {
                     let form = RamForm { layers, compressed };
                     for usage in USES {
-                        for pager in [false, true] {
-                            let answer = choose_backend(wishes, form, usage, ("vmm", pager));
+                        for paging in PAGING {
+                            let pager = paging == Paging::Can;
+                            let answer = choose_backend(wishes, form, usage, paging);
                             let answer = answer.map_err(|refusal| refusal.kind);
                             all.push((wishes, form, usage, pager, answer));
                         }
@@ -261,7 +292,8 @@ mod tests {
                     server: BackendWish::Auto,
                     fork: Some(fork),
                 };
-                let same = choose_backend(other, form, usage, ("vmm", pager));
+                let paging = if pager { Paging::Can } else { PAGING[0] };
+                let same = choose_backend(other, form, usage, paging);
                 assert_eq!(same.map_err(|refusal| refusal.kind), answer);
             }
         }
@@ -273,10 +305,16 @@ mod tests {
             template: Some(BackendWish::Uffd),
             ..Wishes::default()
         };
-        let refusal =
-            choose_backend(template, PLAIN, ImageUse::Shared, ("qemu", false)).unwrap_err();
-        for word in ["of the template", "qemu", "auto or file"] {
-            assert!(refusal.message.contains(word), "{}", refusal.message);
+        let refused = |paging| {
+            let refusal = choose_backend(template, PLAIN, ImageUse::Shared, paging).unwrap_err();
+            refusal.message
+        };
+        let by_vmm = refused(Paging::NotBy("qemu"));
+        let by_host = refused(Paging::NotHere("no userfaultfd"));
+        for (message, reason) in [(by_vmm, "qemu"), (by_host, "no userfaultfd")] {
+            for word in ["of the template", "auto or file", reason] {
+                assert!(message.contains(word), "{message}");
+            }
         }
     }
 

@@ -28,6 +28,7 @@ mod control;
 mod process;
 
 mod client;
+mod support;
 
 #[cfg(feature = "fake")]
 pub mod fake;
@@ -39,3 +40,4 @@ pub use hot::{ENOUGH_RECORDINGS, HotPages, Mark};
 pub use process::{Settings, main};
 pub use regions::{Region, RegionError, Regions};
 pub use stats::{Histogram, LATENCY_BUCKETS, VmStats};
+pub use support::{Userfaultfd, check_confinement, userfaultfd};

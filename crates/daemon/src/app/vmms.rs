@@ -130,6 +130,14 @@ pub(crate) async fn look_for_firecracker(config: &Config) -> Result<HostReport, 
     report.map_err(|error| chain(&error))
 }
 
+/// Whether machines of Firecracker run as users of their own.
+pub(super) async fn is_jailed(config: &Config) -> bool {
+    match look_for_firecracker(config).await {
+        Ok(found) => matches!(jail(&config.firecracker, &found.firecracker), Ok(Some(_))),
+        Err(_) => false,
+    }
+}
+
 /// Whether KVM runs Linux guests, without which Firecracker runs nothing, or why not. A kernel is
 /// tried on it with QEMU, where that is installed; the finding is remembered.
 pub(crate) async fn kvm_for_firecracker(

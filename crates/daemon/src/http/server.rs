@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::capabilities::{
-    Capabilities, DefaultRuntime, Host, ImageCaps, NetworkCaps, Runtime, Server,
+    Capabilities, DefaultRuntime, Host, ImageCaps, MemoryCaps, NetworkCaps, Runtime, Server,
 };
 use api::health::Health;
 use axum::Json;
@@ -50,6 +50,7 @@ pub(crate) async fn capabilities(State(app): State<App>) -> Json<Capabilities> {
         },
         runtimes,
         network: network_caps(&app),
+        memory: memory_caps(&app),
         images: ImageCaps {
             platforms: words(&["linux/amd64"]),
             default_platform: "linux/amd64".to_owned(),
@@ -84,6 +85,24 @@ fn runtime(app: &App, name: &str, driver: Result<&Arc<dyn Driver>, &str>) -> Run
         available: why.is_none(),
         unavailable_reason: why,
         features: features.into_iter().map(str::to_owned).collect(),
+    }
+}
+
+fn memory_caps(app: &App) -> MemoryCaps {
+    let mut drivers = app.instances.drivers().all();
+    let can_page = drivers.any(|(_, driver)| driver.is_ok_and(|driver| driver.powers().pager));
+    let lack = match app.instances.pagers().unusable() {
+        Some(why) => Some(why.to_owned()),
+        None if can_page => None,
+        None => Some("no VMM that can is here; firecracker can".to_owned()),
+    };
+    let mut backends = vec!["file".to_owned()];
+    if lack.is_none() {
+        backends.push("uffd".to_owned());
+    }
+    MemoryCaps {
+        backends,
+        uffd_unavailable_reason: lack,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use memory::Image;
 use model::{
-    Backend, BackendWish, ForkMode, ForkPlan, ImageId, ImageUse, RamForm, Wishes, choose_backend,
+    Backend, BackendWish, ForkMode, ForkPlan, ImageId, ImageUse, Paging, RamForm, Wishes,
+    choose_backend,
 };
 
 use super::OpError;
@@ -33,19 +34,16 @@ impl Actor {
 
     /// Refuses a wish that no fork could ever have.
     pub(super) fn check_wish(&self, wish: Option<BackendWish>) -> Result<(), OpError> {
-        let vmm = self.record.spec.hypervisor.as_str();
-        let pager = self.driver()?.powers().pager;
         let wishes = Wishes {
             template: wish,
             ..Wishes::default()
         };
-        choose_backend(wishes, PLAIN, ImageUse::Shared, (vmm, pager))?;
+        choose_backend(wishes, PLAIN, ImageUse::Shared, self.paging()?)?;
         Ok(())
     }
 
     async fn choose(&self, wish: Option<BackendWish>, usage: ImageUse) -> Result<Backend, OpError> {
-        let vmm = self.record.spec.hypervisor.as_str();
-        let pager = self.driver()?.powers().pager;
+        let paging = self.paging()?;
         let wishes = Wishes {
             fork: wish,
             template: self.record.spec.memory.backend,
@@ -53,10 +51,23 @@ impl Actor {
         };
         let form = match &self.record.standby {
             // Else it makes no difference how the image looks.
-            Some(image) if pager && usage == ImageUse::Shared => self.ram_form(image).await?,
+            Some(image) if paging == Paging::Can && usage == ImageUse::Shared => {
+                self.ram_form(image).await?
+            }
             _ => PLAIN,
         };
-        Ok(choose_backend(wishes, form, usage, (vmm, pager))?)
+        Ok(choose_backend(wishes, form, usage, paging)?)
+    }
+
+    /// Whether the machine's VMM and this host have it get memory from a pager.
+    fn paging(&self) -> Result<Paging<'_>, OpError> {
+        if !self.driver()?.powers().pager {
+            return Ok(Paging::NotBy(&self.record.spec.hypervisor));
+        }
+        Ok(match self.ctx.pagers.unusable() {
+            None => Paging::Can,
+            Some(why) => Paging::NotHere(why),
+        })
     }
 
     async fn ram_form(&self, image: &ImageId) -> Result<RamForm, OpError> {

@@ -164,6 +164,58 @@ async fn what_cannot_be_had_is_refused_in_words() {
 }
 
 #[tokio::test]
+async fn a_host_without_userfaultfd_takes_files_and_says_why() {
+    let policy = PagerPolicy {
+        backend: BackendWish::Uffd,
+        ..PAGING
+    };
+    let mut world = World::with_pagers(policy).await;
+    let capable = world.get("/capabilities").await.ok();
+    assert_eq!(capable["memory"], json!({ "backends": ["file", "uffd"] }));
+    let template = template(&world).await;
+    let early = world.fork(&template, uffd("early")).await;
+    world.kill_daemon().await;
+    world.pagers = world.pagers.lacking("the kernel was built without it");
+    world.start_daemon().await;
+    // What was served before goes on: its pager is there.
+    world.reach(&early, State::Running).await;
+    assert_eq!(world.exec(&early, &["counter"]).await, "2");
+    let incapable = world.get("/capabilities").await.ok();
+    let wanted = json!({
+        "backends": ["file"],
+        "uffd_unavailable_reason": "the kernel was built without it",
+    });
+    assert_eq!(incapable["memory"], wanted);
+    let fork = format!("/instances/{template}/fork");
+    let words = world
+        .post(&fork, uffd("refused"))
+        .await
+        .refused(400, "invalid_request");
+    assert!(words.contains("the kernel was built without it"), "{words}");
+    assert!(words.contains("auto or file"), "{words}");
+    let patch = json!({ "memory_backend": "uffd" }).to_string();
+    let path = format!("/instances/{template}");
+    let words = world
+        .call("PATCH", &path, &patch)
+        .await
+        .refused(400, "invalid_request");
+    assert!(words.contains("the kernel was built without it"), "{words}");
+    // The server's wish is for those that it fits, and nothing makes auto choose it.
+    let plain = world.fork(&template, json!({ "name": "plain" })).await;
+    world.act(&plain, "standby").await;
+    world.act(&plain, "promote-template").await;
+    for wish in [None, Some("auto")] {
+        let mut body = json!({ "name": format!("of-layers-{}", wish.unwrap_or("none")) });
+        if let Some(wish) = wish {
+            body["memory_backend"] = json!(wish);
+        }
+        let shoot = world.fork(&plain, body).await;
+        assert_eq!(world.show(&shoot).await["memory_backend"], "file");
+        assert_eq!(world.exec(&shoot, &["counter"]).await, "2");
+    }
+}
+
+#[tokio::test]
 async fn an_image_of_layers_is_served_by_a_pager() {
     let world = World::with_pagers(PAGING).await;
     let template = template(&world).await;

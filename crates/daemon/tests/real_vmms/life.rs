@@ -254,6 +254,7 @@ fn pagers(build: &str) -> PagerProcesses {
         program: std::env::current_exe().unwrap(),
         role: PAGER.to_owned(),
         build: build.to_owned(),
+        lack: None,
         uid: None,
         settings: pager::Settings::default(),
         limits: pager::Limits {

@@ -112,7 +112,7 @@ fn wait_for(
 }
 
 /// Whether there is something to read, or the end of a process, within `limit`.
-pub(super) fn is_ready(fd: impl AsFd, limit: Duration) -> io::Result<bool> {
+pub(crate) fn is_ready(fd: impl AsFd, limit: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

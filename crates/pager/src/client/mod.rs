@@ -8,6 +8,7 @@ mod link;
 mod pager;
 mod supervisor;
 
+pub(crate) use attach::is_ready;
 pub use config::{Config, Limits};
 pub use error::PagerError;
 pub use supervisor::{Attach, Event, Supervisor};

@@ -20,18 +20,28 @@ const MAX_LOCKED_BYTES: u64 = 64 << 20;
 
 /// Leaves the network and the user, and narrows the system calls to those of the loop. Everything that needs more
 /// must have been done. For a process of one thread.
-pub(super) fn confine(uid: Option<u32>) -> io::Result<()> {
-    set_limits()?;
+pub(super) fn confine(uid: Option<u32>) -> Result<(), String> {
+    set_limits().map_err(named("limit its resources"))?;
     if rustix::process::geteuid().is_root() {
-        sys::leave_network()?;
+        sys::leave_network().map_err(named("leave the network of the host"))?;
         if let Some(uid) = uid {
-            sys::become_user(uid)?;
+            sys::become_user(uid).map_err(named("become the user of its configuration"))?;
         }
     }
     // Others with this user must not look into this process, which holds the memory of machines.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    rustix::thread::set_no_new_privs(true)?;
-    seccompiler::apply_filter(&filter().map_err(io::Error::other)?).map_err(io::Error::other)
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| named("hide its memory")(error.into()))?;
+    rustix::thread::set_no_new_privs(true)
+        .map_err(|error| named("give up new privileges")(error.into()))?;
+    let narrow = named("narrow its system calls, which needs a kernel with seccomp filters");
+    let filter = filter().map_err(io::Error::other);
+    filter
+        .and_then(|filter| seccompiler::apply_filter(&filter).map_err(io::Error::other))
+        .map_err(narrow)
+}
+
+fn named(deed: &'static str) -> impl FnOnce(io::Error) -> String {
+    move |error| format!("a pager cannot {deed}: {error}")
 }
 
 fn set_limits() -> io::Result<()> {

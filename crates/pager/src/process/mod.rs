@@ -12,8 +12,8 @@ mod poller;
 mod server;
 mod spec;
 
-use std::ffi::OsString;
-use std::io;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
@@ -25,16 +25,30 @@ use server::Server;
 pub use spec::Settings;
 pub(crate) use spec::Spec;
 
+/// In place of the argument: gives up its rights, and ends. A number after it is the user to become.
+pub(crate) const CHECK: &str = "check";
+
 /// Runs a pager; `arguments` are those after the program's name and the word that asks for this role. Returns when
 /// there is nothing left to serve.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter();
+    let argument = arguments.next().unwrap_or_default();
+    if argument == CHECK {
+        return match check(arguments.next()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = io::stderr().write_all(error.as_bytes());
+                ExitCode::FAILURE
+            }
+        };
+    }
     // The daemon gives a log as standard error.
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
         .init();
-    match run(arguments) {
+    match run(&argument) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error, "pager ends");
@@ -43,10 +57,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+/// Gives up what pagers give up, and ends.
+fn check(uid: Option<OsString>) -> Result<(), String> {
+    let number = |uid: OsString| uid.to_str().and_then(|uid| uid.parse().ok());
+    let uid = uid
+        .map(|uid| number(uid).ok_or("a user is a number"))
+        .transpose()?;
+    harden::confine(uid)
+}
+
+fn run(argument: &OsStr) -> Result<(), String> {
     let text = |error: io::Error| error.to_string();
     sys::close_inherited().map_err(text)?;
-    let argument = arguments.into_iter().next().unwrap_or_default();
     let spec: Spec = serde_json::from_slice(argument.as_encoded_bytes())
         .map_err(|error| format!("a pager is started by its daemon, with one argument: {error}"))?;
     spec.settings.check()?;
@@ -59,6 +81,6 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     let image_id = image.manifest().image_id.clone();
     let mut server =
         Server::new(listener, spec.owner_uid, image_id, files, spec.settings).map_err(text)?;
-    harden::confine(spec.uid).map_err(text)?;
+    harden::confine(spec.uid)?;
     server.run().map_err(text)
 }

@@ -24,6 +24,10 @@ pub(crate) fn leave_network() -> io::Result<()> {
 
 /// Becomes user and group `id`, for good, with no further groups. For a process of one thread.
 pub(crate) fn become_user(id: u32) -> io::Result<()> {
+    // To the kernel this one means: stay who you are.
+    if id == u32::MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let check = |result: libc::c_int| {
         if result == 0 {
             Ok(())

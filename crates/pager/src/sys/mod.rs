@@ -11,6 +11,6 @@ pub(crate) use harden::{become_user, close_inherited, leave_network};
 pub(crate) use map::{Bytes, FileMap, SharedWords};
 pub(crate) use peer::peer_pidfd;
 pub(crate) use uffd::{
-    Filled, MESSAGE_WORDS, Message, Stop, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_UNREGISTER,
-    UFFDIO_WAKE, UFFDIO_ZEROPAGE, Uffd,
+    Filled, MESSAGE_WORDS, Message, Stop, UFFD_FEATURE_EVENT_REMOVE, UFFD_FEATURE_POISON,
+    UFFDIO_COPY, UFFDIO_POISON, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_ZEROPAGE, Uffd,
 };

@@ -30,14 +30,16 @@ const _: () = assert!(UFFDIO_COPY == 0xC028_AA03 && UFFDIO_ZEROPAGE == 0xC020_AA
 const _: () = assert!(UFFDIO_POISON == 0xC020_AA08 && MESSAGE_WORDS * 8 == 32);
 
 /// `USERFAULTFD_IOC_NEW` on `/dev/userfaultfd`.
-#[cfg(feature = "fake")]
 const USERFAULTFD_IOC_NEW: u64 = 0xAA00;
-#[cfg(feature = "fake")]
 const UFFD_API_VERSION: u64 = 0xAA;
-#[cfg(feature = "fake")]
-const UFFD_FEATURE_EVENT_REMOVE: u64 = 1 << 3;
+pub(crate) const UFFD_FEATURE_EVENT_REMOVE: u64 = 1 << 3;
+/// Linux 6.6.
+pub(crate) const UFFD_FEATURE_POISON: u64 = 1 << 14;
 #[cfg(feature = "fake")]
 const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
+
+/// Flags of a new descriptor.
+const NEW_FLAGS: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;
 
 const EVENT_PAGEFAULT: u8 = 0x12;
 const EVENT_FORK: u8 = 0x13;
@@ -159,31 +161,45 @@ impl From<OwnedFd> for Uffd {
 }
 
 impl Uffd {
-    /// A new userfaultfd of this process that reports removals, as Firecracker makes it.
-    #[cfg(feature = "fake")]
-    pub(crate) fn create() -> io::Result<Self> {
-        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
-        let device = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/userfaultfd");
-        let raw = match &device {
-            // SAFETY: the device's only ioctl takes flags by value and touches no memory.
-            Ok(device) => unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW, flags) },
-            // SAFETY: the call takes flags by value and touches no memory.
-            Err(_) => unsafe { libc::syscall(libc::SYS_userfaultfd, flags) as RawFd },
-        };
+    /// A new userfaultfd of this process, from `/dev/userfaultfd` (Linux 6.1), which its file mode guards.
+    pub(crate) fn by_device() -> io::Result<Self> {
+        let mut options = std::fs::OpenOptions::new();
+        let device = options.read(true).write(true).open("/dev/userfaultfd")?;
+        // SAFETY: the device's only ioctl takes flags by value and touches no memory.
+        let raw = unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW, NEW_FLAGS) };
+        Self::made(raw)
+    }
+
+    /// The same by the system call, which is for privileged processes unless the host says otherwise.
+    pub(crate) fn by_call() -> io::Result<Self> {
+        // SAFETY: the call takes flags by value and touches no memory.
+        Self::made(unsafe { libc::syscall(libc::SYS_userfaultfd, NEW_FLAGS) as RawFd })
+    }
+
+    fn made(raw: RawFd) -> io::Result<Self> {
         if raw < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the kernel has just made this descriptor for us, so nobody else owns it.
-        let uffd = Self(unsafe { OwnedFd::from_raw_fd(raw) });
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
+    }
+
+    /// Asks for features, once, and learns which ones the kernel has.
+    pub(crate) fn agree(&self, features: u64) -> io::Result<u64> {
         let mut api = Api {
             api: UFFD_API_VERSION,
-            features: UFFD_FEATURE_EVENT_REMOVE,
+            features,
             ioctls: 0,
         };
-        uffd.call(UFFDIO_API, &mut api)?;
+        self.call(UFFDIO_API, &mut api)?;
+        Ok(api.features)
+    }
+
+    /// A new userfaultfd of this process that reports removals, as Firecracker makes it.
+    #[cfg(feature = "fake")]
+    pub(crate) fn create() -> io::Result<Self> {
+        let uffd = Self::by_device().or_else(|_| Self::by_call())?;
+        uffd.agree(UFFD_FEATURE_EVENT_REMOVE)?;
         Ok(uffd)
     }
 

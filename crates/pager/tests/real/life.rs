@@ -18,6 +18,10 @@ pub(crate) const ALL: &[super::Test] = &[
         a_complete_machine_needs_no_pager,
     ),
     ("a_pager_has_no_rights", a_pager_has_no_rights),
+    (
+        "a_host_is_asked_before_pagers_are_needed",
+        a_host_is_asked_before_pagers_are_needed,
+    ),
 ];
 
 const PAGES: u64 = 4096;
@@ -154,4 +158,23 @@ fn a_pager_has_no_rights() {
         let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
         assert_ne!(network(&rig.pid().to_string()), network("self"));
     }
+}
+
+fn a_host_is_asked_before_pagers_are_needed() {
+    // Where there is none, these tests do not run.
+    assert!(pager::userfaultfd().is_ok());
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_coppice-pager"));
+    let patience = super::guest::PATIENCE;
+    let check = |program, uid| pager::check_confinement(program, &[], uid, patience);
+    let is_root = rustix::process::geteuid().is_root();
+    assert_eq!(check(program, is_root.then_some(64_321)), Ok(()));
+    if is_root {
+        // No such user: the number means "leave it as it is".
+        let refused = check(program, Some(u32::MAX));
+        assert!(refused.is_err(), "it has kept its rights");
+    }
+    let missing = check(std::path::Path::new("/does/not/exist"), None).unwrap_err();
+    assert!(missing.contains("cannot be started"), "{missing}");
+    let mute = check(std::path::Path::new("/bin/false"), None).unwrap_err();
+    assert!(mute.contains("ends with"), "{mute}");
 }

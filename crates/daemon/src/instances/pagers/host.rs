@@ -59,6 +59,9 @@ pub trait PagerHost: Send + Sync {
     /// the first machine starts one.
     fn open(&self, place: &Place, on_event: EventSink) -> Result<Box<dyn ImagePager>, PagerError>;
 
+    /// Why no machine can get its memory from a pager on this host; none if they can.
+    fn unusable(&self) -> Option<String>;
+
     /// Whether all memory of a machine that no pager serves is there: its process waits for nobody.
     fn is_complete(&self, pid: i32) -> io::Result<bool>;
 }

@@ -49,6 +49,7 @@ pub struct PagerPolicy {
 /// The pagers of this host.
 pub struct Pagers {
     host: Arc<dyn PagerHost>,
+    unusable: Option<String>,
     layout: Layout,
     policy: PagerPolicy,
     sites: Mutex<Sites>,
@@ -79,6 +80,7 @@ impl Pagers {
     /// Pagers that are started by `host`; nothing is done yet.
     pub fn new(host: Arc<dyn PagerHost>, layout: &Layout, policy: PagerPolicy) -> Arc<Self> {
         Arc::new(Self {
+            unusable: host.unusable(),
             host,
             layout: layout.clone(),
             policy,
@@ -91,6 +93,12 @@ impl Pagers {
     #[must_use]
     pub fn policy(&self) -> PagerPolicy {
         self.policy
+    }
+
+    /// Why no machine can get its memory from a pager on this host; none if they can.
+    #[must_use]
+    pub fn unusable(&self) -> Option<&str> {
+        self.unusable.as_deref()
     }
 
     /// Finds the pagers that an earlier daemon has left. Those that cannot be had are left out: their machines

@@ -24,6 +24,8 @@ pub(crate) struct FakePagers {
     inner: Arc<Inner>,
     /// What the pagers that this one starts are made of.
     build: &'static str,
+    /// Why it cannot have any, for a daemon that starts.
+    lack: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -84,8 +86,16 @@ impl FakePagers {
     /// The same for a daemon of another build.
     pub(crate) fn of_build(&self, build: &'static str) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             build,
+            ..self.clone()
+        }
+    }
+
+    /// The same on a host that has come to lack what pagers need.
+    pub(crate) fn lacking(&self, why: &'static str) -> Self {
+        Self {
+            lack: Some(why),
+            ..self.clone()
         }
     }
 
@@ -238,6 +248,10 @@ impl PagerHost for FakePagers {
             pagers: self.clone(),
             root: place.root().to_owned(),
         }))
+    }
+
+    fn unusable(&self) -> Option<String> {
+        self.lack.map(str::to_owned)
     }
 
     fn is_complete(&self, pid: i32) -> std::io::Result<bool> {
