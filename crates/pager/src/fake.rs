@@ -63,6 +63,22 @@ impl Guest {
         Ok(())
     }
 
+    /// Connects and says nothing.
+    pub fn connect(&mut self, socket: &Path) -> io::Result<()> {
+        self.connection = Some(UnixStream::connect(socket)?);
+        Ok(())
+    }
+
+    /// Has more memory reported than was handed over, and touches it.
+    pub fn stray(&self) -> io::Result<()> {
+        self.ram.stray()
+    }
+
+    /// Closes the descriptor that was handed over.
+    pub fn close_uffd(&mut self) -> io::Result<()> {
+        self.ram.close_uffd()
+    }
+
     /// Says something after the handshake, as no VMM does.
     pub fn say_more(&mut self) -> io::Result<()> {
         let connection = self

@@ -79,6 +79,24 @@ impl GuestRam {
         Ok(())
     }
 
+    /// Waits for a page that is reported and was never handed over.
+    pub(crate) fn stray(&self) -> io::Result<()> {
+        let (protection, flags) = (ProtFlags::READ, MapFlags::PRIVATE);
+        // SAFETY: a fresh mapping at an address that the kernel chooses touches no memory in use.
+        let start =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), 4096, protection, flags)? };
+        self.uffd.register(start as u64, 4096)?;
+        // SAFETY: the page has just been mapped for reading, and stays.
+        unsafe { start.cast::<u8>().read_volatile() };
+        Ok(())
+    }
+
+    pub(crate) fn close_uffd(&mut self) -> io::Result<()> {
+        let nothing = std::fs::File::open("/dev/null")?;
+        self.uffd = Uffd::from(std::os::fd::OwnedFd::from(nothing));
+        Ok(())
+    }
+
     pub(crate) fn fill_by_hand(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
         let address = self.at(offset, bytes.len()) as u64;
         let filled = self.uffd.copy(address, &super::Bytes::from(bytes));

@@ -4,10 +4,9 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::mpsc::channel;
 
 use memory::Encoding;
-use pager::{Config, Event, Supervisor};
+use pager::Event;
 use rustix::process::{Pid, PidfdFlags};
 use serde_json::{Value, json};
 
@@ -38,17 +37,6 @@ const PAGES: u64 = 1024;
 fn image(dir: &Path) -> Reference {
     let layers = [Layer::striped(Encoding::Packed, PAGES, 400, 0, 0)];
     Reference::new(&dir.join("image"), PAGES, &layers)
-}
-
-fn adopt(config: Config) -> Rig {
-    let (said, events) = channel();
-    let supervisor =
-        Supervisor::adopt(config.clone(), move |event| drop(said.send(event))).unwrap();
-    Rig {
-        supervisor,
-        events,
-        config,
-    }
 }
 
 fn image_id(reference: &Reference) -> String {
@@ -127,7 +115,7 @@ fn a_pager_that_cannot_be_had_keeps_nobody_from_the_image() {
     let mut other = hello(&reference, std::process::id(), &[]);
     other["hello"]["image_id"] = json!("another");
     play_pager(dir.path(), 7, move |_| Some(other.clone()));
-    let second = adopt(config);
+    let second = Rig::adopt(config);
     assert_eq!(second.supervisor.vms().unwrap(), ["vm"]);
     assert_eq!(second.pid(), pid);
     let mut new = second.guest("new", &reference);
@@ -149,7 +137,7 @@ fn a_machine_that_ends_meanwhile_costs_no_other() {
         Value::String(word) if word == "ping" => Some(json!("done")),
         _ => Some(json!({ "refused": { "reason": "no machine ended is served here" } })),
     });
-    let rig = adopt(config);
+    let rig = Rig::adopt(config);
     assert_eq!(rig.supervisor.vms().unwrap(), Vec::<String>::new());
     assert_eq!(
         rig.supervisor.pids().unwrap(),
@@ -171,7 +159,7 @@ fn pagers_of_another_user_are_found() {
         return;
     };
     *uid += 1;
-    let second = adopt(config);
+    let second = Rig::adopt(config);
     assert_eq!(second.supervisor.vms().unwrap(), ["vm"]);
     assert_eq!(guest.sum(0, PAGES), Some(reference.sum(0, PAGES)));
 }

@@ -53,19 +53,11 @@ pub(crate) fn main(arguments: &[String]) {
                 println!("{}", sum(&guest, pages(1), pages(2), number(3)));
                 continue;
             }
-            "crowd" => {
-                // Many threads, each on a page of its own, all at once; nobody waits for them.
-                let guest: &'static fake::Guest = Box::leak(Box::new(guest));
-                for nth in 0..number(1) {
-                    std::thread::Builder::new()
-                        .stack_size(64 << 10)
-                        .spawn(move || guest.read(nth * PAGE_BYTES, &mut [0]))
-                        .unwrap();
-                }
-                println!("done");
-                std::thread::park();
-                return;
-            }
+            "crowd" => return crowd(guest, number(1)),
+            "flood" => return flood(guest, number(1), number(2)),
+            "connect" => guest.connect(Path::new(socket)).unwrap(),
+            "stray" => guest.stray().unwrap(),
+            "close" => guest.close_uffd().unwrap(),
             "say-more" => guest.say_more().unwrap(),
             "hang-up" => guest.hang_up(),
             "discard" => guest.discard(pages(1), pages(2)).unwrap(),
@@ -75,6 +67,37 @@ pub(crate) fn main(arguments: &[String]) {
         }
         println!("done");
     }
+}
+
+/// Many threads, each on a page of its own, all at once; nobody waits for them.
+fn crowd(guest: fake::Guest, threads: usize) {
+    let guest: &'static fake::Guest = Box::leak(Box::new(guest));
+    for nth in 0..threads {
+        std::thread::Builder::new()
+            .stack_size(64 << 10)
+            .spawn(move || guest.read(nth * PAGE_BYTES, &mut [0]))
+            .unwrap();
+    }
+    println!("done");
+    std::thread::park();
+}
+
+/// Gives memory back and takes it again for as long as it lives.
+fn flood(guest: fake::Guest, first: usize, count: usize) {
+    const THREADS: usize = 4;
+    let guest: &'static fake::Guest = Box::leak(Box::new(guest));
+    for thread in 0..THREADS {
+        std::thread::spawn(move || {
+            loop {
+                for page in (first..first + count).skip(thread).step_by(THREADS) {
+                    guest.read(page * PAGE_BYTES, &mut [0]);
+                    guest.discard(page * PAGE_BYTES, PAGE_BYTES).unwrap();
+                }
+            }
+        });
+    }
+    println!("done");
+    std::thread::park();
 }
 
 /// Hash of a range that `threads` threads have read, page by page in turn. Says how far the first has come.

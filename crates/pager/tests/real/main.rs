@@ -9,6 +9,7 @@ mod corruption;
 mod finding;
 mod guest;
 mod life;
+mod misbehaving;
 mod reference;
 mod rig;
 mod serving;
@@ -30,6 +31,7 @@ const TESTS: &[&[Test]] = &[
     life::ALL,
     finding::ALL,
     upgrade::ALL,
+    misbehaving::ALL,
 ];
 
 fn main() -> ExitCode {

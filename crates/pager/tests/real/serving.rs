@@ -14,10 +14,6 @@ pub(crate) const ALL: &[super::Test] = &[
     ("what_was_given_back_is_zero", what_was_given_back_is_zero),
     ("large_pages_are_put_together", large_pages_are_put_together),
     (
-        "one_that_misbehaves_hurts_only_itself",
-        one_that_misbehaves_hurts_only_itself,
-    ),
-    (
         "strangers_and_nonsense_are_refused",
         strangers_and_nonsense_are_refused,
     ),
@@ -126,40 +122,6 @@ fn large_pages_are_put_together() {
     reference.forget(LARGE, 2 * LARGE);
     rig.signal_pager(rustix::process::Signal::KILL);
     assert_eq!(guest.sum(0, PAGES), Some(reference.sum(0, PAGES)));
-}
-
-fn one_that_misbehaves_hurts_only_itself() {
-    let dir = tempfile::tempdir().unwrap();
-    let layers = [Layer::striped(Encoding::Packed, PAGES, 50, 0, 0)];
-    let reference = Reference::new(&dir.path().join("image"), PAGES, &layers);
-    let rig = Rig::of(dir.path(), &reference);
-    let mut good: Vec<Guest> = (0..7)
-        .map(|nth| rig.guest(&format!("vm-{nth}"), &reference))
-        .collect();
-    for guest in &mut good {
-        guest.tell(&format!("sum 0 {PAGES} 2"));
-    }
-    let mut crowd = rig.guest("crowd", &reference);
-    assert_eq!(crowd.ask("crowd 1500").as_deref(), Some("done"));
-    // Its memory goes away under the pager, which is filling it.
-    let mut torn = rig.guest("torn", &reference);
-    torn.ask(&format!("unmap 8 {}", PAGES - 8));
-    torn.tell("sum 0 8 1");
-    assert!(rig.failure("torn").contains("cannot be filled"));
-    torn.ended();
-    rig.event(|event| {
-        matches!(event, pager::Event::Gone(stats) if stats.vm == "torn").then_some(())
-    });
-    let mut talker = rig.guest("talker", &reference);
-    talker.tell("say-more");
-    assert!(rig.failure("talker").contains("after the handshake"));
-    talker.ended();
-    rig.event(|event| {
-        matches!(event, pager::Event::Gone(stats) if stats.vm == "talker").then_some(())
-    });
-    for guest in &good {
-        assert_eq!(guest.result(), Some(reference.sum(0, PAGES)));
-    }
 }
 
 fn strangers_and_nonsense_are_refused() {
