@@ -10,7 +10,7 @@ use hypervisor::Driver;
 use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver, JailConfig, KvmAccess};
 use hypervisor::qemu::{AccelChoice, MachineChoice, QemuConfig, QemuDriver};
 use memory::Loader;
-use model::{BackendWish, ByteSize, InstanceSpec, NetworkSpec, UnixMillis};
+use model::{BackendWish, ByteSize, Compression, InstanceSpec, NetworkSpec, UnixMillis};
 
 use crate::LAUNCH;
 use crate::networks::Network;
@@ -107,6 +107,8 @@ pub(crate) struct Host {
     pub(crate) warm: usize,
     /// What daemons want of pagers.
     pub(crate) paging: PagerPolicy,
+    /// What daemons write memory images with.
+    pub(crate) compression: Compression,
     /// Tells the programs of daemons apart.
     pub(crate) build: &'static str,
 }
@@ -133,6 +135,7 @@ impl Host {
             vcpus,
             warm: 0,
             paging: PAGING,
+            compression: Compression::Off,
             build: "first",
         }
     }

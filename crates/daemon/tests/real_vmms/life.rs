@@ -16,7 +16,7 @@ use hypervisor::{ProcessId, Vm};
 use images::ImageStore;
 use memory::{Loader, Verified};
 use model::network::Publish;
-use model::{BackendWish, Compression, ForkAsk, InstanceId, State, UnixMillis};
+use model::{BackendWish, ForkAsk, InstanceId, State, UnixMillis};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::PAGER;
@@ -237,7 +237,7 @@ async fn context(host: &Host) -> Context {
         zone: "test.internal".to_owned(),
         ports: Arc::new(NoPorts),
         changes: Changes::default(),
-        compression: Compression::Off,
+        compression: host.compression,
         warm: WarmPolicy {
             forks: host.warm,
             idle: Duration::from_secs(300),

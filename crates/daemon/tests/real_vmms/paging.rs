@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use daemon::instances::{Figures, LogSource, PagerPolicy};
 use hypervisor::ProcessId;
-use model::{BackendWish, InstanceId, State};
+use model::{BackendWish, Compression, InstanceId, State};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Run;
@@ -15,7 +15,7 @@ use crate::life::{Life, PATIENCE, is_alive, several};
 use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE, Line};
 
 /// Where Firecracker runs.
-pub(crate) const ON_PAGERS: [(&str, Run); 6] = [
+pub(crate) const ON_PAGERS: [(&str, Run); 7] = [
     (
         "forks_share_a_pager_and_its_memory_is_right",
         forks_share_a_pager,
@@ -25,6 +25,10 @@ pub(crate) const ON_PAGERS: [(&str, Run); 6] = [
         a_pager_that_is_killed,
     ),
     ("a_damaged_image_ends_who_needs_it", a_damaged_image),
+    (
+        "a_damaged_compressed_image_ends_who_needs_it",
+        a_damaged_compressed_image,
+    ),
     ("a_complete_machine_needs_no_pager", a_complete_machine),
     ("pagers_are_found_by_the_next_daemon", pagers_are_found),
     ("pagers_of_another_build_drain", pagers_of_another_build),
@@ -211,11 +215,16 @@ fn damage(host: &Host, template: &InstanceId) {
     let ram = files.map(|file| file.unwrap().path()).find(is_ram).unwrap();
     std::fs::set_permissions(&ram, PermissionsExt::from_mode(0o600)).unwrap();
     let file = std::fs::File::options().write(true).open(&ram).unwrap();
+    // No chunk that is stored there is left as it was.
     let length = file.metadata().unwrap().len();
-    for back in 1..=256 {
-        file.write_all_at(b"damage", length - back * 4096 + 64)
-            .unwrap();
+    for at in (length * 3 / 4..length - 6).step_by(64) {
+        file.write_all_at(b"damage", at).unwrap();
     }
+}
+
+fn a_damaged_compressed_image(mut host: Host) {
+    host.compression = Compression::Zstd { level: 1 };
+    a_damaged_image(host);
 }
 
 fn a_damaged_image(host: Host) {
@@ -236,6 +245,7 @@ fn a_damaged_image(host: Host) {
     assert!(!is_alive(process));
     let message = exit_message(&host, reader);
     assert!(message.contains("its memory cannot be served"), "{message}");
+    assert!(message.contains(".pages: checksum of chunk"), "{message}");
     assert!(journal(&host, reader).contains("its memory cannot be served"));
     assert_eq!(
         life.state(other),

@@ -4,22 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use model::{InstanceId, State};
+use model::{Backend, Compression, InstanceId, State};
 use sha2::{Digest, Sha256};
 
 use crate::Run;
-use crate::host::Host;
+use crate::host::{Host, Vmm};
 use crate::life::{Life, PATIENCE, is_alive, several};
 use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE};
 
 /// On each VMM.
-pub(crate) const ON_ONE: [(&str, Run); 3] = [
+pub(crate) const ON_ONE: [(&str, Run); 4] = [
     ("a_template_fans_out", a_template_fans_out),
     (
         "a_running_machine_is_forked_and_runs_on",
         a_running_machine_is_forked_and_runs_on,
     ),
     ("a_warm_fork_is_taken_over", a_warm_fork_is_taken_over),
+    ("memory_is_compressed", memory_is_compressed),
 ];
 
 /// On several at once.
@@ -234,6 +235,51 @@ fn a_warm_fork_is_taken_over(mut host: Host) {
     life.run(life.instances.drop_warm());
     assert!(life.published(&template).warm.is_empty());
     life.delete(forks.into_iter().chain([template]));
+    life.end();
+}
+
+/// Compressed and plain images on top of each other: the machine wakes as it was, and forks have its memory from what
+/// fits their VMM.
+fn memory_is_compressed(host: Host) {
+    const ZSTD: Option<Compression> = Some(Compression::Zstd { level: 1 });
+    let life = Life::begin(&host);
+    let source = life.running("source", host.vmms[0]);
+    assert_eq!(life.exec(&source, "counter"), "1");
+    life.ask(&source, "put disk owner fork-5");
+    life.run(life.instances.standby(&source, ZSTD)).unwrap();
+    let stored = life.published(&source).image.unwrap();
+    assert_eq!((stored.layers, stored.compressed_layers), (1, 1));
+    assert!(stored.stored_bytes < stored.ram_bytes, "{stored:?}");
+    life.run(life.instances.restore(&source)).unwrap();
+    assert_eq!(life.published(&source).image, None, "it is awake");
+    assert_eq!(wrong(&life, &source, 0, BALLAST_PAGES, BALLAST), 0);
+    tag(&life, &source, 5);
+
+    life.run(life.instances.standby(&source, None)).unwrap();
+    let stored = life.published(&source).image.unwrap();
+    assert_eq!((stored.layers, stored.compressed_layers), (2, 1));
+    life.run(life.instances.promote(&source, Default::default()))
+        .unwrap();
+    let forks = life.forks(&source, "fork", several(2));
+    let backend = match host.vmms[0] {
+        Vmm::Firecracker | Vmm::JailedFirecracker => Backend::Uffd,
+        Vmm::QemuKvm => Backend::File,
+    };
+    for (seed, fork) in (100..).zip(&forks) {
+        let record = host.records.instance(fork).unwrap().record;
+        assert_eq!(record.memory.backend, Some(backend));
+        is_own(&life, fork, 5);
+        assert_eq!(life.exec(fork, "counter"), "2");
+        tag(&life, fork, seed);
+        life.ask(fork, &format!("put disk owner fork-{seed}"));
+    }
+    for (seed, fork) in (100..).zip(&forks) {
+        life.run(life.instances.standby(fork, ZSTD)).unwrap();
+        life.run(life.instances.restore(fork)).unwrap();
+        is_own(&life, fork, seed);
+        assert_eq!(life.exec(fork, "counter"), "3");
+    }
+    life.delete(forks.into_iter().chain([source]));
     life.end();
 }
 
