@@ -4,6 +4,7 @@ mod access;
 mod chains;
 mod cli;
 mod cli_network;
+mod compression;
 mod copies;
 mod crash;
 mod exec;

@@ -51,7 +51,14 @@ stats = client.instances.stats(made.id)
 assert stats.instance_name == "sdk" and stats.memory_rss_bytes > 0, stats
 
 exec(client, made.id, ["/bin/sh", "-c", "echo kept > /dev/shm/kept"])
-assert client.instances.standby(made.id).state == "Standby"
+try:
+    client.instances.standby(made.id, compression={"enabled": True, "algorithm": "lz4"})
+except hypeman.BadRequestError as raised:
+    assert raised.body["code"] == "invalid_snapshot_compression", raised.body
+else:
+    sys.exit("lz4 is not what this server writes")
+asleep = client.instances.standby(made.id, compression={"enabled": True, "algorithm": "zstd", "level": 3})
+assert asleep.state == "Standby" and asleep.memory_image["encoding"] == "zstd", asleep
 assert client.instances.restore(made.id).state == "Running"
 assert exec(client, made.id, ["cat", "/dev/shm/kept"]).output == b"kept\n"
 fork = client.instances.fork(made.id, name="fork", from_running=True)
