@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::vsock::{self, LOG_PORT};
+use super::vsock::{LOG_PORT, Settled};
 use crate::machine::RunDir;
 
 /// Between two tries to connect, at first and at most. A guest has its agent some tenths of a second after it was
@@ -37,12 +37,14 @@ impl AppLog {
     /// Follows it into `log`, which is appended to. Output that the machine gave while nobody did comes first.
     pub(super) fn follow(
         run_dir: Arc<RunDir>,
+        settled: Arc<Settled>,
         log: PathBuf,
         ended: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let again = Arc::new(Notify::new());
         let told = Arc::clone(&again);
-        let task = tokio::spawn(async move { follow(&run_dir, &log, &told, ended).await });
+        let task =
+            tokio::spawn(async move { follow(&run_dir, &settled, &log, &told, ended).await });
         Self { task, again }
     }
 
@@ -58,7 +60,15 @@ impl Drop for AppLog {
     }
 }
 
-async fn follow(run_dir: &RunDir, log: &Path, again: &Notify, ended: impl Future<Output = ()>) {
+/// A connection that the guest has ended since would be waited on for ever: it is only read from. So only one that has
+/// settled is connected to.
+async fn follow(
+    run_dir: &RunDir,
+    settled: &Settled,
+    log: &Path,
+    again: &Notify,
+    ended: impl Future<Output = ()>,
+) {
     let mut ended = std::pin::pin!(ended);
     let mut pause = FIRST_PAUSE;
     loop {
@@ -66,7 +76,7 @@ async fn follow(run_dir: &RunDir, log: &Path, again: &Notify, ended: impl Future
         let stream = tokio::select! {
             () = &mut ended => return,
             () = again.notified() => continue,
-            stream = vsock::try_connect(run_dir, LOG_PORT) => stream,
+            stream = settled.try_connect(run_dir, LOG_PORT) => stream,
         };
         let taken = match stream {
             // What the guest said before its end is read to the end.
@@ -149,18 +159,23 @@ mod tests {
 
         fn follow(&self) -> AppLog {
             let run_dir = Arc::new(RunDir::open(self.dir.path()).unwrap());
-            AppLog::follow(run_dir, self.log(), std::future::pending())
+            let settled = Arc::new(Settled::unknown());
+            AppLog::follow(run_dir, settled, self.log(), std::future::pending())
         }
 
-        /// The next connection, after its request.
+        /// The next connection for output, after its request. A knock is refused.
         async fn connected(&self) -> UnixStream {
             let connected = async {
-                let (mut stream, _) = self.vsock.accept().await.unwrap();
-                let mut request = [0; 13];
-                stream.read_exact(&mut request).await.unwrap();
-                assert_eq!(&request, b"CONNECT 1025\n");
-                stream.write_all(b"OK 1073741824\n").await.unwrap();
-                stream
+                loop {
+                    let (mut stream, _) = self.vsock.accept().await.unwrap();
+                    let mut request = [0; 13];
+                    stream.read_exact(&mut request).await.unwrap();
+                    if &request == b"CONNECT 1025\n" {
+                        stream.write_all(b"OK 1073741824\n").await.unwrap();
+                        return stream;
+                    }
+                    assert_eq!(&request, b"CONNECT 1023\n");
+                }
             };
             timeout(PATIENCE, connected).await.expect("a connection")
         }
@@ -250,7 +265,8 @@ mod tests {
         let run_dir = Arc::new(RunDir::open(guest.dir.path()).unwrap());
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let ended = async { ended.await.unwrap_or_default() };
-        let mut follower = AppLog::follow(run_dir, guest.log(), ended);
+        let settled = Arc::new(Settled::unknown());
+        let mut follower = AppLog::follow(run_dir, settled, guest.log(), ended);
         let mut line = guest.connected().await;
         line.write_all(b"first words, ").await.unwrap();
         receipts(&mut line, 13).await;

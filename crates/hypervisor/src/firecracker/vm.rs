@@ -50,7 +50,7 @@ pub(super) struct FirecrackerVm {
     pub(super) captured: AtomicBool,
     /// Takes the output of the program, from when the machine runs or was adopted.
     app_log: OnceLock<AppLog>,
-    settled: vsock::Settled,
+    settled: Arc<vsock::Settled>,
     /// What the machine does, after a call of this handle: nobody else makes any.
     known: Mutex<Known>,
 }
@@ -80,7 +80,7 @@ impl FirecrackerVm {
             loader,
             captured,
             app_log: OnceLock::new(),
-            settled: vsock::Settled::unknown(),
+            settled: Arc::new(vsock::Settled::unknown()),
             known: Mutex::default(),
         }
     }
@@ -93,9 +93,9 @@ impl FirecrackerVm {
             let ended = async move {
                 process.exited().await;
             };
-            let run_dir = Arc::clone(&self.run_dir);
+            let (run_dir, settled) = (Arc::clone(&self.run_dir), Arc::clone(&self.settled));
             self.app_log
-                .get_or_init(|| AppLog::follow(run_dir, log, ended));
+                .get_or_init(|| AppLog::follow(run_dir, settled, log, ended));
         }
     }
 

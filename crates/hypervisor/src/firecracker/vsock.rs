@@ -1,6 +1,6 @@
 //! Connections to ports of the guest through Firecracker's socket.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,9 +31,8 @@ const MAX_ANSWER_BYTES: usize = 32;
 
 /// Connects to the agent, trying again while it does not listen yet. The caller sets the deadline.
 pub(super) async fn connect(run_dir: &RunDir, settled: &Settled) -> Result<UnixStream, VmmError> {
-    settled.wait(run_dir).await?;
     loop {
-        if let Some(stream) = try_connect(run_dir, AGENT_PORT).await? {
+        if let Some(stream) = settled.try_connect(run_dir, AGENT_PORT).await? {
             return Ok(stream);
         }
         tokio::time::sleep(RETRY).await;
@@ -47,7 +46,10 @@ pub(super) async fn connect(run_dir: &RunDir, settled: &Settled) -> Result<UnixS
 /// early would be accepted, and ended right after that.
 #[derive(Debug)]
 pub(super) struct Settled {
-    answered: AtomicBool,
+    /// How often the machine was saved, as far as this handle knows.
+    saved: AtomicU64,
+    /// How often it had been when it last answered.
+    answered: AtomicU64,
     given_up: Duration,
 }
 
@@ -55,20 +57,34 @@ impl Settled {
     /// Of a machine that may have been saved.
     pub(super) fn unknown() -> Self {
         Self {
-            answered: AtomicBool::new(false),
+            saved: AtomicU64::new(1),
+            answered: AtomicU64::new(0),
             given_up: GIVEN_UP,
         }
     }
 
     /// The machine was saved.
     pub(super) fn not_any_more(&self) {
-        self.answered.store(false, Ordering::Release);
+        self.saved.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Waits until the guest has answered a request that is for nobody, and by this has looked into its queues. The
-    /// caller sets the deadline.
-    pub(super) async fn wait(&self, run_dir: &RunDir) -> Result<(), VmmError> {
-        while !self.answered.load(Ordering::Acquire) {
+    /// Connects to a port of a guest that has settled; none if nothing listens there. The caller sets the deadline.
+    pub(super) async fn try_connect(
+        &self,
+        run_dir: &RunDir,
+        port: u32,
+    ) -> Result<Option<UnixStream>, VmmError> {
+        self.wait(run_dir).await?;
+        try_connect(run_dir, port).await
+    }
+
+    /// Waits until the guest has answered a request that is for nobody, and by this has looked into its queues.
+    async fn wait(&self, run_dir: &RunDir) -> Result<(), VmmError> {
+        loop {
+            let saved = self.saved.load(Ordering::Acquire);
+            if self.answered.load(Ordering::Acquire) == saved {
+                return Ok(());
+            }
             let asked = Instant::now();
             let answered = match ask_for(run_dir, KNOCK_PORT).await? {
                 Answer::Accepted(_) => true,
@@ -78,18 +94,16 @@ impl Settled {
                     false
                 }
             };
-            self.answered.store(answered, Ordering::Release);
+            if answered {
+                self.answered.store(saved, Ordering::Release);
+            }
         }
-        Ok(())
     }
 }
 
 /// Connects to a port of the guest; none if nothing listens there, or the socket itself is not there. It is as long as
 /// the machine, and a VMM that has removed it is not asked more often than one whose guest does not listen.
-pub(super) async fn try_connect(
-    run_dir: &RunDir,
-    port: u32,
-) -> Result<Option<UnixStream>, VmmError> {
+async fn try_connect(run_dir: &RunDir, port: u32) -> Result<Option<UnixStream>, VmmError> {
     Ok(match ask_for(run_dir, port).await? {
         Answer::Accepted(stream) => Some(stream),
         Answer::Refused | Answer::Absent => None,
