@@ -1,5 +1,6 @@
 //! The composition root.
 
+mod program;
 mod vmms;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -219,7 +220,7 @@ fn mark(path: &Path) -> Result<network::Mark> {
 
 /// What fills the memory of machines page by page.
 async fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
-    let program = std::env::current_exe().context("cannot find the daemon's own program")?;
+    let program = program::own();
     let lack = pager_support(config).await.err();
     if let Some(why) = &lack {
         match config.pagers.policy.backend {
@@ -233,7 +234,7 @@ async fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
     }
     let host = PagerProcesses {
         lack,
-        build: build_of(&program)?,
+        build: program::build_of(&program)?,
         program,
         role: crate::PAGER_COMMAND.to_owned(),
         uid: config.pagers.uid,
@@ -245,22 +246,13 @@ async fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
 
 /// What pagers have of this host, or why they cannot be used on it.
 pub(crate) async fn pager_support(config: &Config) -> Result<pager::Userfaultfd, String> {
-    let program = std::env::current_exe()
-        .map_err(|error| format!("cannot find the daemon's own program: {error}"))?;
+    let program = program::own();
     let own_users = match pager::userfaultfd() {
         Ok(found) if !found.unprivileged => vmms::is_jailed(config).await,
         // It makes no difference.
         _ => false,
     };
     look_for_userfaultfd(&program, crate::PAGER_COMMAND, config.pagers.uid, own_users)
-}
-
-/// What a program was built from, as far as it has to be told from others.
-fn build_of(program: &Path) -> Result<String> {
-    use std::os::unix::fs::MetadataExt as _;
-    let file = std::fs::metadata(program).context("cannot look at the daemon's own program")?;
-    let version = env!("CARGO_PKG_VERSION");
-    Ok(format!("{version}-{:x}-{:x}", file.len(), file.mtime()))
 }
 
 /// The process that serves ingress, names and published ports.
@@ -281,7 +273,7 @@ async fn open_edge(
     };
     let program = std::env::current_exe().context("cannot find the daemon's own program")?;
     let place = ::edge::Place::in_data_dir(&config.data_dir);
-    let build = build_of(&program)?;
+    let build = program::build_of(&program)?;
     let start = ::edge::Start::new(place, program, build);
     let ingresses = store.run(|store| store.ingresses()).await;
     let ingresses = ingresses.context("cannot read the ingresses")?;

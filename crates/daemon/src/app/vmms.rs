@@ -62,7 +62,7 @@ pub(super) async fn drivers(
 
 /// Program and first argument that lead to the launcher.
 fn launcher() -> Result<Vec<String>> {
-    let program = std::env::current_exe().context("cannot find the daemon's own program")?;
+    let program = super::program::own();
     let program = program
         .to_str()
         .context("the daemon's path is not UTF-8")?

@@ -69,6 +69,8 @@ fn check(uid: Option<OsString>) -> Result<(), String> {
 fn run(argument: &OsStr) -> Result<(), String> {
     let text = |error: io::Error| error.to_string();
     sys::close_inherited().map_err(text)?;
+    // The program's file may be that of a daemon, with any name. Only lists of processes show this.
+    let _ = rustix::thread::set_name(c"coppice-pager");
     let spec: Spec = serde_json::from_slice(argument.as_encoded_bytes())
         .map_err(|error| format!("a pager is started by its daemon, with one argument: {error}"))?;
     spec.settings.check()?;
