@@ -100,6 +100,7 @@ async fn measure(lab: &Lab<'_>, report: &mut Report) -> anyhow::Result<()> {
     first_exec::unprepared(lab, report).await?;
     fan_out::measure(lab, report).await?;
     standby::measure(lab, report).await?;
+    standby::measure_compressed(lab, report).await?;
     pause::measure(lab, report).await?;
     footprint::measure(lab, report).await?;
     records::measure(lab, report).await
