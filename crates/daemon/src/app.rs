@@ -15,6 +15,7 @@ use memory::{Loader, Verified};
 use model::{InstanceRecord, UnixMillis};
 use network::Network;
 use network::linux::LinuxNetwork;
+use pager::{PagerProcesses, look_for_userfaultfd};
 use tracing::{info, warn};
 
 use crate::config::{Config, NetworkConfig, NetworkMode};
@@ -27,7 +28,6 @@ use crate::instances::{
     chain, held,
 };
 use crate::leases::forget_lost_leases;
-use crate::pagers::{PagerProcesses, look_for_userfaultfd};
 use crate::store::Store;
 use crate::tokens::Tokens;
 
@@ -236,7 +236,7 @@ async fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
         lack,
         build: program::build_of(&program)?,
         program,
-        role: crate::PAGER_COMMAND.to_owned(),
+        arguments: vec![crate::PAGER_COMMAND.into()],
         uid: config.pagers.uid,
         settings: pager::Settings::default(),
         limits: pager::Limits::default(),
@@ -252,7 +252,8 @@ pub(crate) async fn pager_support(config: &Config) -> Result<pager::Userfaultfd,
         // It makes no difference.
         _ => false,
     };
-    look_for_userfaultfd(&program, crate::PAGER_COMMAND, config.pagers.uid, own_users)
+    let arguments = [crate::PAGER_COMMAND.into()];
+    look_for_userfaultfd(&program, &arguments, config.pagers.uid, own_users)
 }
 
 /// The process that serves ingress, names and published ports.

@@ -14,7 +14,6 @@ pub mod instances;
 mod leases;
 mod logs;
 pub mod metrics;
-pub mod pagers;
 pub mod setup;
 pub mod store;
 pub mod teardown;

@@ -9,7 +9,6 @@ use daemon::instances::{
     Changes, Context, Drivers, Everybody, ForkOrder, HostPorts, Instances, OpError, Pagers,
     Published, Swept, WarmPolicy,
 };
-use daemon::pagers::PagerProcesses;
 use daemon::store::Store;
 use guest::{ExecSpec, Output};
 use hypervisor::{ProcessId, Vm};
@@ -249,10 +248,10 @@ async fn context(host: &Host) -> Context {
 }
 
 /// This program in another role; it may take as long as it likes on a busy host.
-fn pagers(build: &str) -> PagerProcesses {
-    PagerProcesses {
+fn pagers(build: &str) -> pager::PagerProcesses {
+    pager::PagerProcesses {
         program: std::env::current_exe().unwrap(),
-        role: PAGER.to_owned(),
+        arguments: vec![PAGER.into()],
         build: build.to_owned(),
         lack: None,
         uid: None,

@@ -6,7 +6,6 @@
 
 mod attach;
 mod book;
-mod host;
 mod hot;
 mod paged;
 mod site;
@@ -17,6 +16,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use model::{BackendWish, ImageId, InstanceId, Prefetch};
+use pager::{ImagePager, PagerHost};
 use tracing::{info, warn};
 
 use super::layout::{InstanceDir, Layout};
@@ -25,7 +25,6 @@ use site::Site;
 
 pub(super) use attach::Paging;
 pub use book::Totals;
-pub use host::{EventSink, ImagePager, PagerHost, Place};
 pub(super) use hot::HotOrder;
 pub use hot::HotStore;
 pub use paged::{Figures, Paged};

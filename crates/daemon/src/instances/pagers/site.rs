@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use memory::Image;
 use model::{ImageId, InstanceId};
-use pager::{Event, PagerError, VmStats};
+use pager::{Event, EventSink, ImagePager, PagerError, Place, VmStats};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::book::{Book, Standing};
-use super::host::{EventSink, ImagePager, Place};
 use super::{PagerPolicy, Pagers};
 use crate::instances::disk::remove_tree;
 use crate::instances::journal::Journal;

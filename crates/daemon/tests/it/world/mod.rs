@@ -11,7 +11,6 @@ mod guests;
 mod http;
 mod look;
 mod machines;
-mod pagers;
 mod verbs;
 
 use std::path::PathBuf;
@@ -29,7 +28,7 @@ pub(crate) use gate::{Gate, When};
 pub(crate) use http::{Answer, request};
 pub(crate) use look::names;
 pub(crate) use machines::{Machines, Pretence};
-pub(crate) use pagers::{FakePagers, TOUCHED};
+pub(crate) use pager::fake::{FakePagers, TOUCHED};
 pub(crate) use verbs::PATIENCE;
 
 /// Name of the image that every world has.

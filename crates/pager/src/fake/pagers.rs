@@ -1,26 +1,37 @@
-//! Pagers that outlive the daemon, without userfaultfd: they take hand-overs, answer first faults, and keep count.
+//! Pagers that outlive the daemon, without userfaultfd: they take hand-overs, answer faults, and keep count.
+//!
+//! What a machine hands over is a socket. On that it is told once that its first fault was answered, and may name
+//! more pages, each of which is answered by a byte, or by the machine's end.
+#![expect(
+    clippy::unwrap_used,
+    reason = "it stands in for pagers in tests, which fail by panicking"
+)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use daemon::instances::{EventSink, ImagePager, PagerHost, Place};
 use memory::Image;
-use pager::{Attach, Event, HotPages, Mark, NamedStats, PagerError, VmStats};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
+use crate::{
+    Attach, Event, EventSink, HotPages, ImagePager, Mark, NamedStats, PagerError, PagerHost, Place,
+    VmStats,
+};
+
 /// What every machine touches first, as (first page, pages).
-pub(crate) const TOUCHED: (u64, u64) = (3, 16);
+pub const TOUCHED: (u64, u64) = (3, 16);
 
 /// Hosts' pagers, by the places of their images. Clones are the same.
 #[derive(Clone, Default)]
-pub(crate) struct FakePagers {
+pub struct FakePagers {
     inner: Arc<Inner>,
     /// What the pagers that this one starts are made of.
     build: &'static str,
@@ -41,6 +52,10 @@ struct State {
     /// Machines that were completed and run on, by what came first of their names.
     complete: Vec<String>,
     refuse: Option<String>,
+    /// Names of the same.
+    whole: BTreeSet<String>,
+    /// Pages of any image that cannot be had.
+    damaged: Vec<u64>,
     /// Nobody is told of ends.
     slow: bool,
 }
@@ -57,13 +72,19 @@ struct Served {
     current: u32,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Machine {
+    /// What ends when its VMM does, and the other way round.
+    connection: Option<UnixStream>,
+    /// Process that it is.
+    pid: i32,
     /// Number of the pager that it belongs to.
     pager: u32,
     record: bool,
     hot_pages: Option<HotPages>,
     ready: bool,
+    /// What it has touched, until it is ready and after that.
+    touched: [Vec<(u64, u64)>; 2],
     failed: Option<String>,
     stats: VmStats,
 }
@@ -74,7 +95,7 @@ impl FakePagers {
     }
 
     /// Machines that are served, by any pager.
-    pub(crate) fn served(&self) -> Vec<String> {
+    pub fn served(&self) -> Vec<String> {
         let state = self.lock();
         let names = state
             .images
@@ -84,7 +105,7 @@ impl FakePagers {
     }
 
     /// The same for a daemon of another build.
-    pub(crate) fn of_build(&self, build: &'static str) -> Self {
+    pub fn of_build(&self, build: &'static str) -> Self {
         Self {
             build,
             ..self.clone()
@@ -92,7 +113,7 @@ impl FakePagers {
     }
 
     /// The same on a host that has come to lack what pagers need.
-    pub(crate) fn lacking(&self, why: &'static str) -> Self {
+    pub fn lacking(&self, why: &'static str) -> Self {
         Self {
             lack: Some(why),
             ..self.clone()
@@ -100,7 +121,7 @@ impl FakePagers {
     }
 
     /// Number of the pager that serves `vm`; later ones have higher numbers.
-    pub(crate) fn pager_of(&self, vm: &str) -> u32 {
+    pub fn pager_of(&self, vm: &str) -> u32 {
         let state = self.lock();
         let mut machines = state.images.values().map(|image| &image.machines);
         machines
@@ -110,17 +131,17 @@ impl FakePagers {
     }
 
     /// Images that have a pager.
-    pub(crate) fn images(&self) -> usize {
+    pub fn images(&self) -> usize {
         self.lock().images.len()
     }
 
     /// Times that the pagers of any image were opened.
-    pub(crate) fn openings(&self) -> u32 {
+    pub fn openings(&self) -> u32 {
         self.lock().images.values().map(|image| image.opened).sum()
     }
 
     /// What a machine was given to fill ahead, and whether it is recorded.
-    pub(crate) fn order(&self, vm: &str) -> (Option<HotPages>, bool) {
+    pub fn order(&self, vm: &str) -> (Option<HotPages>, bool) {
         let state = self.lock();
         let mut machines = state.images.values().map(|image| &image.machines);
         let machine = machines.find_map(|machines| machines.get(vm)).unwrap();
@@ -128,12 +149,12 @@ impl FakePagers {
     }
 
     /// The next machine that is handed over is refused.
-    pub(crate) fn refuse_next(&self, reason: &str) {
+    pub fn refuse_next(&self, reason: &str) {
         self.lock().refuse = Some(reason.to_owned());
     }
 
     /// The memory of `vm` cannot be had. The caller kills it, as pagers do.
-    pub(crate) fn fail(&self, vm: &str, reason: &str) {
+    pub fn fail(&self, vm: &str, reason: &str) {
         self.tell(vm, |machine| {
             machine.failed = Some(reason.to_owned());
             Event::Failed {
@@ -144,7 +165,7 @@ impl FakePagers {
     }
 
     /// The pager of `vm` is lost. The one for machines to come has its machines, or another if it was that itself.
-    pub(crate) fn lose_pager_of(&self, vm: &str) {
+    pub fn lose_pager_of(&self, vm: &str) {
         let mut state = self.lock();
         let mut images = state.images.values_mut();
         let image = images
@@ -167,8 +188,67 @@ impl FakePagers {
         image.sink.as_ref().unwrap()(Event::TookOver { vms, took });
     }
 
+    /// A page of every image is damaged from now on. Pagers kill who needs it.
+    pub fn damage(&self, page: u64) {
+        self.lock().damaged.push(page);
+    }
+
+    /// The first pager of an image is lost, if it serves anybody; see [`FakePagers::lose_pager_of`].
+    pub fn lose_first(&self, place: &Place) {
+        let first = {
+            let state = self.lock();
+            let machines = &state.images[place.root()].machines;
+            let first = machines.iter().min_by_key(|(_, machine)| machine.pager);
+            first.map(|(vm, _)| vm.clone())
+        };
+        if let Some(vm) = first {
+            self.lose_pager_of(&vm);
+        }
+    }
+
+    /// Answers the faults of a machine until it ends, or must.
+    fn serve(&self, root: &PathBuf, vm: &str, mut faults: UnixStream) {
+        let mut page = [0; 8];
+        while faults.read_exact(&mut page).is_ok()
+            && self.answer(root, vm, u64::from_le_bytes(page))
+        {
+            if faults.write_all(&[1]).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, root: &PathBuf, vm: &str, page: u64) -> bool {
+        let mut state = self.lock();
+        if state.whole.contains(vm) {
+            return true;
+        }
+        let is_damaged = state.damaged.contains(&page);
+        let Some(image) = state.images.get_mut(root) else {
+            return false;
+        };
+        let Some(machine) = image.machines.get_mut(vm) else {
+            return false;
+        };
+        if !is_damaged {
+            machine.stats.faults += 1;
+            machine.touched[usize::from(machine.ready)].push((page, 1));
+            return true;
+        }
+        let reason = format!("page {page} of the memory image is damaged");
+        machine.failed = Some(reason.clone());
+        if let Some(connection) = &machine.connection {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+        if let Some(sink) = &image.sink {
+            let vm = vm.to_owned();
+            sink(Event::Failed { vm, reason });
+        }
+        false
+    }
+
     /// While `slow`, no pager says that a machine has ended.
-    pub(crate) fn be_slow(&self, slow: bool) {
+    pub fn be_slow(&self, slow: bool) {
         self.lock().slow = slow;
         self.inner.changed.notify_all();
     }
@@ -186,12 +266,12 @@ impl FakePagers {
     }
 
     /// All pagers are lost while no daemon keeps what would be needed to go on.
-    pub(crate) fn lose_all(&self) {
+    pub fn lose_all(&self) {
         self.lock().images.clear();
     }
 
     /// A machine is completed while no daemon is there to hear of it.
-    pub(crate) fn complete(&self, pid: i32, vm: &str) {
+    pub fn complete(&self, pid: i32, vm: &str) {
         let mut state = self.lock();
         for image in state.images.values_mut() {
             image.machines.remove(vm);
@@ -304,11 +384,15 @@ impl ImagePager for FakePager {
             action: "accept the VMM's connection",
             source,
         })?;
+        let peer = rustix::net::sockopt::socket_peercred(&connection).unwrap();
         let mut faults = UnixStream::from(receive(&connection));
         if let Some(reason) = self.pagers.lock().refuse.take() {
             return Err(PagerError::Refused { reason });
         }
         let machine = Machine {
+            connection: Some(connection.try_clone().unwrap()),
+            pid: peer.pid.as_raw_nonzero().get(),
+            touched: [vec![TOUCHED], Vec::new()],
             record: attach.record,
             stats: VmStats {
                 faults: 1,
@@ -328,12 +412,20 @@ impl ImagePager for FakePager {
             .images
             .get_mut(&self.root)
             .ok_or_else(|| lost("it was lost"))?;
+        if image.machines.contains_key(&vm) {
+            let _ = connection.shutdown(Shutdown::Both);
+            return Err(PagerError::Handshake {
+                what: format!("machine {vm} is served already"),
+            });
+        }
         let pager = image.current;
         image
             .machines
             .insert(vm.clone(), Machine { pager, ..machine });
         drop(state);
         faults.write_all(&[1]).unwrap();
+        let (pagers, root, name) = (self.pagers.clone(), self.root.clone(), vm.clone());
+        std::thread::spawn(move || pagers.serve(&root, &name, faults));
         let (pagers, root) = (self.pagers.clone(), self.root.clone());
         std::thread::spawn(move || {
             // Ends when the VMM does.
@@ -362,12 +454,13 @@ impl ImagePager for FakePager {
                 machine.ready = true;
                 None
             }
-            Mark::FirstExec if machine.record && machine.ready => {
+            Mark::FirstExec if machine.record => {
                 machine.record = false;
+                let [ready, exec] = machine.touched.clone();
                 Some(HotPages {
                     recordings: 1,
-                    ready: vec![TOUCHED],
-                    exec: Vec::new(),
+                    ready,
+                    exec,
                 })
             }
             Mark::FirstExec => None,
@@ -380,9 +473,13 @@ impl ImagePager for FakePager {
         let mut state = self.pagers.lock();
         if let Some(image) = state.images.get_mut(&self.root)
             && let Some(machine) = image.machines.remove(vm)
-            && let Some(sink) = &image.sink
         {
-            sink(Event::Graduated(named(vm, &machine)));
+            let pid = machine.pid.to_string();
+            if let Some(sink) = &image.sink {
+                sink(Event::Graduated(named(vm, &machine)));
+            }
+            state.complete.push(pid);
+            state.whole.insert(vm.to_owned());
         }
         self.pagers.inner.changed.notify_all();
         Ok(())

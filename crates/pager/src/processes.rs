@@ -1,20 +1,23 @@
-//! Pagers as processes: the daemon's own program in another role, one for each image in use.
+//! Pagers as processes, one for each image in use, found again by the next daemon.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pager::{Config, Limits, PagerError, Settings, Supervisor, Userfaultfd};
 use tracing::{info, warn};
 
-use crate::instances::{EventSink, ImagePager, PagerHost, Place};
+use crate::{
+    Config, EventSink, ImagePager, Limits, PagerError, PagerHost, Place, Settings, Supervisor,
+    Userfaultfd, check_confinement, userfaultfd,
+};
 
 /// Starts pagers as processes of their own, and finds those of earlier daemons.
 #[derive(Debug, Clone)]
 pub struct PagerProcesses {
-    /// Program that is a pager when started with `role` and one more argument.
+    /// Program that is a pager when started with `arguments` and one more.
     pub program: PathBuf,
-    /// The word that asks for the role.
-    pub role: String,
+    /// Its first arguments, the word that asks for the role for example.
+    pub arguments: Vec<OsString>,
     /// Tells programs apart: pagers of another build take no new machines.
     pub build: String,
     /// User and group that pagers become; none = the daemon's own.
@@ -32,18 +35,18 @@ pub struct PagerProcesses {
 /// whether VMMs run as users of their own.
 pub fn look_for_userfaultfd(
     program: &Path,
-    role: &str,
+    arguments: &[OsString],
     uid: Option<u32>,
     own_users: bool,
 ) -> Result<Userfaultfd, String> {
-    let found = pager::userfaultfd()?;
+    let found = userfaultfd()?;
     if own_users && !found.unprivileged {
         return Err(
             "VMMs in jails cannot have a userfaultfd: this host has no /dev/userfaultfd (Linux 6.1), and vm.unprivileged_userfaultfd is 0; set it to 1 with sysctl, or set jail to off".to_owned(),
         );
     }
     let limit = Limits::default().start;
-    pager::check_confinement(program, &[role.into()], uid, limit)?;
+    check_confinement(program, arguments, uid, limit)?;
     Ok(found)
 }
 
@@ -51,7 +54,7 @@ impl PagerHost for PagerProcesses {
     fn open(&self, place: &Place, on_event: EventSink) -> Result<Box<dyn ImagePager>, PagerError> {
         let config = Config {
             program: self.program.clone(),
-            arguments: vec![self.role.clone().into()],
+            arguments: self.arguments.clone(),
             image_dir: place.image(),
             run_dir: place.run(),
             log: place.log(),

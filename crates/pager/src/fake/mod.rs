@@ -1,5 +1,8 @@
 //! A stand-in for a VMM's memory: reported, handed over and used as Firecracker does it, without a guest.
 
+mod machine;
+mod pagers;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -7,6 +10,8 @@ use std::path::Path;
 
 use crate::control::send;
 use crate::sys::guest::GuestRam;
+pub use machine::FakeMachine;
+pub use pagers::{FakePagers, TOUCHED};
 
 /// Memory of this process that a pager fills. Threads that touch what is missing wait for it.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pager::{Attach, Event, HotPages, Mark, NamedStats, PagerError, Supervisor};
+use crate::{Attach, Event, HotPages, Mark, NamedStats, PagerError, Supervisor};
 
 /// Where what happens without being asked for is told. It is called in a thread of the pagers' side: it must not
 /// wait, nor call back.
