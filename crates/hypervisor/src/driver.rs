@@ -89,7 +89,8 @@ pub trait Vm: Send + Sync {
     async fn powered_off(&self);
 
     /// Connects to the guest's agent. The VMM takes one connection at a time; bytes written before the guest
-    /// listens are kept for it.
+    /// listens are kept for it. Where saving a machine makes its guest drop its connections, they end at the host
+    /// when it is saved: the guest hears nobody before it is dialled again.
     async fn dial(&self, deadline: Duration) -> Result<GuestStream, VmmError>;
 
     /// Power to save the machine.

@@ -1,5 +1,6 @@
 //! Going to sleep and waking up.
 
+use guest::{Link, LinkError};
 use hypervisor::{RamUse, Vm};
 use memory::{Draft, How, ManifestFacts, NewDisk};
 use model::{
@@ -8,7 +9,7 @@ use model::{
 use std::sync::Arc;
 use tracing::warn;
 
-use super::actor::Actor;
+use super::actor::{Actor, Up};
 use super::blocking::blocking;
 use super::context::{QUIESCE_DEADLINE, THAW_DEADLINE};
 use super::restoring::{Restoring, Source, resume_guest};
@@ -176,13 +177,28 @@ impl Actor {
         Ok(())
     }
 
-    /// Lets the programs of the same machine go on.
-    pub(super) async fn thaw(&self) {
-        if let Some(link) = &self.link
-            && let Err(error) = link.thaw(THAW_DEADLINE).await
-        {
+    /// Lets the programs of the same machine go on. Saving a machine may have ended the line to its agent: then
+    /// they are not left frozen until somebody looks after the line.
+    pub(super) async fn thaw(&mut self) {
+        let Some(link) = &self.link else { return };
+        let mut thawed = link.thaw(THAW_DEADLINE).await.map_err(OpError::from);
+        if let Err(OpError::Guest(LinkError::Closed)) = thawed {
+            thawed = self.thaw_anew().await;
+        }
+        if let Err(error) = thawed {
             warn!(instance = %self.id, why = %chain(&error), "the guest's programs could not be thawed");
         }
+    }
+
+    /// Thaws over a new line. It takes the place of the old one only if that has worked: the end of the old one
+    /// is still to be heard of otherwise, and makes the actor look for the guest until it answers.
+    async fn thaw_anew(&mut self) -> Result<(), OpError> {
+        let vm = self.running_vm()?;
+        let stream = vm.dial(THAW_DEADLINE).await?;
+        let (link, events) = Link::connect(stream, THAW_DEADLINE).await?;
+        link.thaw(THAW_DEADLINE).await?;
+        self.take_guest(Up { link, events });
+        Ok(())
     }
 
     pub(super) fn running_vm(&self) -> Result<Arc<dyn Vm>, OpError> {

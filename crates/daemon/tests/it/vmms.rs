@@ -3,12 +3,16 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use guest::{ExecSpec, LinkError};
+use hypervisor::fake::Operation as Deed;
 use memory::{Draft, Image, ImageId, ManifestFacts, Verified};
-use model::State;
+use model::{InstanceId, State};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use crate::world::{OVERLAYS, RAW, World, names};
+use crate::world::{OVERLAYS, PATIENCE, RAW, World, names};
 
 /// A template on this VMM, with one count in its memory.
 async fn template_on(world: &World, name: &str, vmm: &str) -> String {
@@ -226,5 +230,52 @@ async fn without_its_vmm_an_instance_is_kept_and_what_does_not_run_can_go() {
     world.restart().await;
     world.act(&asleep, "restore").await;
     world.reach(&asleep, State::Running).await;
+    world.delete_everything().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_loses_its_line_when_it_is_saved_is_thawed_at_once() {
+    let world = World::on(RAW).await;
+    let source = world.running("source").await;
+    assert_eq!(world.exec(&source, &["counter"]).await, "1");
+    let mut held = world.host.hold_next(Deed::Restore);
+    let path = format!("/instances/{source}/fork");
+    let asking = world.post(&path, json!({ "name": "fork", "from_running": true }));
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => panic!("{answer:?}"),
+        reached = held.reached() => assert!(reached),
+    }
+    // The fork has not begun, and its source is not kept waiting for it.
+    assert!(!world.machines.agent(&source).is_frozen());
+    assert_eq!(world.exec(&source, &["counter"]).await, "2");
+    held.release();
+    asking.await.ok();
+    // It was not looked for as a guest that nobody had heard of for a while.
+    assert_eq!(world.machines.agent(&source).identities(), []);
+    assert_eq!(world.exec(&source, &["counter"]).await, "3");
+    world.delete_everything().await;
+}
+
+#[tokio::test]
+async fn a_command_of_a_line_that_is_lost_by_saving_is_not_waited_for() {
+    let world = World::on(RAW).await;
+    let source = world.running("source").await;
+    let instances = Arc::clone(&world.daemon().instances);
+    let id: InstanceId = source.parse().unwrap();
+    let running = world.daemon().runtime().spawn(async move {
+        let link = instances.wait_for_link(&id).await.unwrap();
+        let spec = ExecSpec {
+            argv: vec!["sleep".to_owned(), "forever".to_owned()],
+            ..ExecSpec::default()
+        };
+        let (_input, mut output) = link.exec(spec).await.unwrap().split();
+        output.next().await.map(drop)
+    });
+    world
+        .fork(&source, json!({ "name": "fork", "from_running": true }))
+        .await;
+    let ended = timeout(PATIENCE, running).await.expect("an end").unwrap();
+    assert!(matches!(ended, Err(LinkError::Closed)), "{ended:?}");
     world.delete_everything().await;
 }

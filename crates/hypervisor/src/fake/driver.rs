@@ -30,6 +30,7 @@ pub struct FakeDriver {
     identity: VmmIdentity,
     disk: DiskFormat,
     pager: bool,
+    saving_hangs_up: bool,
 }
 
 impl FakeDriver {
@@ -50,6 +51,7 @@ impl FakeDriver {
             identity,
             disk: DiskFormat::Qcow2,
             pager: false,
+            saving_hangs_up: false,
         }
     }
 
@@ -76,11 +78,19 @@ impl FakeDriver {
         self
     }
 
+    /// The driver of a VMM whose machines lose their connections when they are saved.
+    #[must_use]
+    pub fn that_hangs_up(mut self) -> Self {
+        self.saving_hangs_up = true;
+        self
+    }
+
     fn vm(&self, machine: Arc<Machine>) -> Arc<dyn Vm> {
         Arc::new(FakeVm {
             machine,
             host: self.host.clone(),
             loader: Arc::clone(&self.loader),
+            saving_hangs_up: self.saving_hangs_up,
         })
     }
 

@@ -56,6 +56,7 @@ pub(super) struct Machine {
     pub(super) condition: watch::Sender<Condition>,
     captured: AtomicBool,
     connections: mpsc::Sender<DuplexStream>,
+    hang_ups: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -77,7 +78,13 @@ impl Machine {
         condition: watch::Sender<Condition>,
     ) -> Arc<Self> {
         let (connections, waiting) = mpsc::channel(BACKLOG);
-        tokio::spawn(serve(Arc::clone(&guest), waiting, condition.subscribe()));
+        let (hang_ups, _) = watch::channel(0);
+        tokio::spawn(serve(
+            Arc::clone(&guest),
+            waiting,
+            condition.subscribe(),
+            hang_ups.subscribe(),
+        ));
         let captured = AtomicBool::new(false);
         Arc::new(Self {
             process,
@@ -88,6 +95,7 @@ impl Machine {
             condition,
             captured,
             connections,
+            hang_ups,
         })
     }
 
@@ -148,6 +156,11 @@ impl Machine {
         !self.captured.swap(true, Ordering::AcqRel)
     }
 
+    /// Ends the connection that stands.
+    pub(super) fn hang_up(&self) {
+        self.hang_ups.send_modify(|times| *times += 1);
+    }
+
     pub(super) async fn connect(&self) -> Result<DuplexStream, VmmError> {
         let (host, guest) = duplex(PIPE_BYTES);
         // The receiver goes when the guest does.
@@ -176,10 +189,12 @@ async fn serve(
     guest: Arc<dyn FakeGuest>,
     mut waiting: mpsc::Receiver<DuplexStream>,
     mut condition: watch::Receiver<Condition>,
+    mut hang_ups: watch::Receiver<u64>,
 ) {
     let gate = condition.clone();
     let connections = async {
         while let Some(outer) = waiting.recv().await {
+            hang_ups.mark_unchanged();
             let (inner, near) = duplex(PIPE_BYTES);
             let (from_host, to_host) = tokio::io::split(outer);
             let (from_guest, to_guest) = tokio::io::split(near);
@@ -203,6 +218,7 @@ async fn serve(
                 },
                 // The host's end is closed: what the guest still says goes nowhere.
                 _ = pumps.join_next() => {}
+                _ = hang_ups.changed() => {}
             }
         }
     };

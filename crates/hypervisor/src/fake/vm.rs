@@ -23,6 +23,7 @@ pub(super) struct FakeVm {
     pub(super) machine: Arc<Machine>,
     pub(super) host: FakeHost,
     pub(super) loader: Arc<Loader>,
+    pub(super) saving_hangs_up: bool,
 }
 
 #[async_trait]
@@ -117,7 +118,11 @@ impl Snapshots for FakeVm {
                 "the machine was captured already and has not run since",
             ));
         }
-        memory_image::capture(&self.machine, draft, &self.loader)
+        let captured = memory_image::capture(&self.machine, draft, &self.loader);
+        if self.saving_hangs_up {
+            self.machine.hang_up();
+        }
+        captured
     }
 }
 

@@ -13,6 +13,7 @@ mod layout;
 
 mod api;
 mod app_log;
+mod connection;
 mod vsock;
 
 mod driver;

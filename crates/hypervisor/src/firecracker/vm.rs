@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::api::Api;
 use super::app_log::AppLog;
 use super::calls::{self, Call};
+use super::connection::Connections;
 use super::jail;
 use super::layout::{API, LOG, NAMES, RAM_FD};
 use super::start::ended;
@@ -50,6 +51,8 @@ pub(super) struct FirecrackerVm {
     pub(super) captured: AtomicBool,
     /// Takes the output of the program, from when the machine runs or was adopted.
     app_log: OnceLock<AppLog>,
+    /// With the agent.
+    connections: Connections,
     settled: Arc<vsock::Settled>,
     /// What the machine does, after a call of this handle: nobody else makes any.
     known: Mutex<Known>,
@@ -80,6 +83,7 @@ impl FirecrackerVm {
             loader,
             captured,
             app_log: OnceLock::new(),
+            connections: Connections::default(),
             settled: Arc::new(vsock::Settled::unknown()),
             known: Mutex::default(),
         }
@@ -102,6 +106,7 @@ impl FirecrackerVm {
     /// All connections with the guest have lost their other end.
     pub(super) fn connections_ended(&self) {
         self.settled.not_any_more();
+        self.connections.end();
         if let Some(log) = self.app_log.get() {
             log.reconnect();
         }
@@ -355,7 +360,7 @@ impl Vm for FirecrackerVm {
     async fn dial(&self, deadline: Duration) -> Result<GuestStream, VmmError> {
         tokio::select! {
             connected = timeout(deadline, vsock::connect(&self.run_dir, &self.settled)) => match connected {
-                Ok(stream) => Ok(Box::new(stream?)),
+                Ok(stream) => Ok(Box::new(self.connections.add(stream?))),
                 Err(_) => Err(VmmError::Timeout { what: "connecting to the guest", after: deadline }),
             },
             reason = self.process.exited() => Err(ended(reason)),

@@ -1,6 +1,7 @@
 //! What the suite does not ask of every driver.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::Pin;
@@ -11,16 +12,20 @@ use hypervisor::conformance::{Machine, Place, Rig, Saved, finish};
 use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver};
 use hypervisor::{Driver, MemoryBackend, Nic, RamUse, RestorePlan, VmmError, Wake};
 use memory::{Draft, How, Image, ImageId, PAGE_BYTES, Verified};
+use tokio::io::{AsyncReadExt, BufReader};
+use tokio::time::timeout;
 
 use crate::firecracker::Firecracker;
 use crate::network::Network;
-use crate::probe::{BALLAST_PAGES, BIG_PAGES, FREE_PAGE, RAM_BYTES, line, number};
+use crate::probe::{
+    BALLAST_PAGES, BIG_PAGES, DEADLINE, FREE_PAGE, RAM_BYTES, line, line_on, number,
+};
 use crate::{eight, facts, jails, paged, two_vcpus};
 
 pub(crate) type Run = for<'a> fn(&'a Firecracker) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Tests by name.
-pub(crate) const ALL: [(&str, Run); 17] = [
+pub(crate) const ALL: [(&str, Run); 18] = [
     ("saves_what_was_written", |subject| {
         Box::pin(saves_what_was_written(subject))
     }),
@@ -36,6 +41,9 @@ pub(crate) const ALL: [(&str, Run); 17] = [
     }),
     ("fork_has_another_tap", |subject| {
         Box::pin(fork_has_another_tap(subject))
+    }),
+    ("saving_ends_connections", |subject| {
+        Box::pin(saving_ends_connections(subject))
     }),
     ("forks_on_a_pager", |subject| {
         Box::pin(paged::forks_on_a_pager(subject))
@@ -221,6 +229,24 @@ async fn eight_forks(subject: &Firecracker) {
     }
     // Every byte is read.
     saved.image.verify(&Verified::default()).unwrap();
+}
+
+/// A machine that was saved and goes on hears nobody who spoke to it before, and they are told at once.
+async fn saving_ends_connections(subject: &Firecracker) {
+    let rig = Rig::new(subject).await;
+    let machine = rig.launch().await;
+    let mut stream = BufReader::new(machine.vm.dial(DEADLINE).await.unwrap());
+    let beats = line_on(&mut stream, "beats").await;
+    machine.vm.pause().await.unwrap();
+    let (draft, _) = rig.capture(&machine).await;
+    draft.abandon();
+    // It still stands.
+    let heard = timeout(DEADLINE, stream.read_u8()).await.expect("an end");
+    assert_eq!(heard.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    machine.vm.resume().await.unwrap();
+    let later = number(machine.vm.as_ref(), "beats").await;
+    assert!(later > beats.parse().unwrap());
+    machine.vm.kill().await.unwrap();
 }
 
 /// A state that our digests know and Firecracker does not take: the process is gone, and its reason is told.

@@ -123,8 +123,12 @@ fn context(world: &World) -> Arc<Context> {
         let fake = FakeDriver::new(world.host.clone(), agents.clone(), Arc::clone(&loader));
         let fake = fake.of_kind(name, disk);
         Arc::new(GatedDriver {
-            // As with the real ones, one of the two can get memory from a pager.
-            inner: Arc::new(if name == RAW { fake.with_pager() } else { fake }),
+            // As with the real ones, one of the two can get memory from a pager, and loses connections.
+            inner: Arc::new(if name == RAW {
+                fake.with_pager().that_hangs_up()
+            } else {
+                fake
+            }),
             parts: Parts {
                 gate: Arc::clone(&world.gate),
                 machines: Arc::clone(&world.machines),
