@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use memory::{DiskFormat, Draft, MachineFacts, VmmFacts};
+use memory::{DiskFormat, Draft, MachineFacts, Run, VmmFacts};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{KernelFormat, LaunchPlan, ProcessId, RestorePlan, VmmError};
@@ -98,6 +98,9 @@ pub trait Vm: Send + Sync {
 
     /// Power to tell where its memory goes.
     fn memory(&self) -> Option<&dyn MemoryReport>;
+
+    /// Power over which pages of its RAM are mapped; none unless it maps the RAM of an image.
+    fn mapped_ram(&self) -> Option<&dyn MappedRam>;
 }
 
 /// Bytes to and from the guest's agent.
@@ -187,8 +190,24 @@ pub struct MemoryUse {
     pub rss_bytes: u64,
     /// Address space of the process.
     pub vms_bytes: u64,
+    /// Page faults of the process since its start, of its CPUs' as well.
+    pub page_faults: u64,
     /// CPU time used by the process since its start, in seconds.
     pub cpu_seconds: f64,
+}
+
+/// Power of a machine that maps the RAM of an image, over the page tables that it has of that. Works beside whatever
+/// else is done with the machine; of one that has ended [`VmmError::Exited`] is told.
+#[async_trait]
+pub trait MappedRam: Send + Sync {
+    /// Pages that it has touched since it was restored, with the neighbours that the kernel maps along; those that were
+    /// entered ahead are among them. Ordered and disjoint.
+    async fn touched(&self) -> Result<Vec<Run>, VmmError>;
+
+    /// Enters pages ahead of their first touch, in this order, as if they had been read: they stay the image's. Ends
+    /// after `limit` with what is done by then. Gives the number of pages that were not there before. What lies
+    /// outside of RAM is left out.
+    async fn enter(&self, runs: Vec<Run>, limit: Duration) -> Result<u64, VmmError>;
 }
 
 /// Power of a driver to keep RAM of images loaded, so that the next fork does not wait for it.

@@ -23,8 +23,8 @@ pub mod conformance;
 pub mod fake;
 
 pub use driver::{
-    Captured, Driver, ExitReason, GuestIo, GuestStream, MemoryReport, MemoryUse, Powers, Snapshots,
-    TemplateHold, Templates, Vm, VmStatus, VmmIdentity,
+    Captured, Driver, ExitReason, GuestIo, GuestStream, MappedRam, MemoryReport, MemoryUse, Powers,
+    Snapshots, TemplateHold, Templates, Vm, VmStatus, VmmIdentity,
 };
 pub use error::VmmError;
 pub use firecracker::trim_log;

@@ -144,6 +144,7 @@ scenarios! {
     capture_and_go_on => CaptureAndGoOn,
     capture_twice => CaptureTwice,
     forks_are_isolated => ForksAreIsolated,
+    hot_pages => HotPages,
     diff_standby => DiffStandby,
     chain => Chain,
     copied_fork => CopiedFork,

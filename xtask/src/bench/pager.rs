@@ -136,6 +136,9 @@ fn judge_firecracker(figures: &Value, report: &mut Report) -> anyhow::Result<()>
     ] {
         report.compare(what, "ms", &whole(name)?, &whole("file")?);
     }
+    for (rows, vmm) in [(FIRECRACKER, "firecracker"), (QEMU, "qemu")] {
+        judge_mapped(&figures["mapped"][vmm], rows, report)?;
+    }
     let pss = |name: &str| samples(figures, &["pss_kib", name]);
     report.compare(
         "PSS of a fork that has read 16 MiB, pager, file",
@@ -151,6 +154,41 @@ fn judge_firecracker(figures: &Value, report: &mut Report) -> anyhow::Result<()>
         let us = found.and_then(Value::as_f64).context(name)?;
         report.tell(what, "µs", &[us]);
     }
+    Ok(())
+}
+
+/// What is told of forks that map the image and have hot pages: the whole where they are mapped beside the guest, what
+/// reading takes where they were mapped before, its page faults, and how long the mapping takes.
+type Rows = [&'static str; 4];
+
+const FIRECRACKER: Rows = [
+    "  mapped beside it, file",
+    "16 MiB of a file, mapped before",
+    "  page faults",
+    "  the mapping",
+];
+
+const QEMU: Rows = [
+    "QEMU fork → 16 MiB read, mapped beside it, file",
+    "  16 MiB of a file, mapped before",
+    "  page faults",
+    "  the mapping",
+];
+
+fn judge_mapped(figures: &Value, rows: Rows, report: &mut Report) -> anyhow::Result<()> {
+    if figures.is_null() {
+        return Ok(());
+    }
+    let of = |way: &str, what: &str| samples(figures, &[way, what]);
+    let [whole, verify, faults, entering] = rows;
+    for (row, unit, way, what) in [
+        (whole, "ms", "beside", "whole"),
+        (verify, "ms", "before", "verify"),
+        (faults, "", "before", "faults"),
+    ] {
+        report.compare(row, unit, &of(way, what)?, &of("file", what)?);
+    }
+    report.tell(entering, "ms", &of("before", "entering")?);
     Ok(())
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use guest::fake::FakeAgent;
 use hypervisor::{
-    Driver, ExitReason, GuestStream, LaunchPlan, MemoryReport, Powers, ProcessId, RestorePlan,
-    Snapshots, Templates, Vm, VmStatus, VmmError, VmmIdentity,
+    Driver, ExitReason, GuestStream, LaunchPlan, MappedRam, MemoryReport, Powers, ProcessId,
+    RestorePlan, Snapshots, Templates, Vm, VmStatus, VmmError, VmmIdentity,
 };
 
 use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE, Line, TURN};
@@ -174,5 +174,9 @@ impl Vm for PlayedVm {
 
     fn memory(&self) -> Option<&dyn MemoryReport> {
         self.0.vm.memory()
+    }
+
+    fn mapped_ram(&self) -> Option<&dyn MappedRam> {
+        self.0.vm.mapped_ram()
     }
 }

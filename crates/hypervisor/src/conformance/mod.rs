@@ -11,6 +11,7 @@ mod basics;
 mod compressed;
 mod damage;
 mod forks;
+mod hot;
 mod images;
 mod nics;
 mod rig;
@@ -40,6 +41,8 @@ pub enum Scenario {
     CaptureTwice,
     /// Four forks run at once without seeing each other; the image stays the same.
     ForksAreIsolated,
+    /// What one fork touches is told, and entered ahead in another one without becoming its own.
+    HotPages,
     /// Standby of a fork holds little and restores what the fork had.
     DiffStandby,
     /// Three standbys one after the other lose nothing.
@@ -60,7 +63,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, simple ones first.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::LaunchAnswers,
         Self::PauseResume,
         Self::PowerOff,
@@ -70,6 +73,7 @@ impl Scenario {
         Self::CaptureAndGoOn,
         Self::CaptureTwice,
         Self::ForksAreIsolated,
+        Self::HotPages,
         Self::DiffStandby,
         Self::Chain,
         Self::CopiedFork,
@@ -94,6 +98,7 @@ impl Scenario {
             Self::CaptureTwice => images::capture_twice(&rig).await,
             Self::Chain => images::chain(&rig).await,
             Self::ForksAreIsolated => forks::isolated(&rig).await,
+            Self::HotPages => hot::pages(&rig).await,
             Self::DiffStandby => forks::diff_standby(&rig).await,
             Self::CopiedFork => forks::copied(&rig).await,
             Self::Compressed => compressed::compressed(&rig).await,

@@ -252,6 +252,7 @@ impl Driver for FakeDriver {
                 let base = Base {
                     image_dir: plan.image_dir,
                     layers,
+                    table: paged.is_none().then(Arc::default),
                 };
                 (memory_image::contents(&image, &*loaded)?, Some(base))
             }

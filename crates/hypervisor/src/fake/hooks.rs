@@ -30,6 +30,10 @@ pub enum Operation {
     Capture,
     /// [`crate::Templates::hold`]
     Hold,
+    /// [`crate::MappedRam::touched`]
+    Touched,
+    /// [`crate::MappedRam::enter`]
+    Enter,
 }
 
 #[derive(Debug)]

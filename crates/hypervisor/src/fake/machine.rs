@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::guest::FakeGuest;
+use super::mapped::PageTable;
 use crate::{ExitReason, ProcessId, VmmError};
 
 /// Bytes on their way in each direction of a connection; about what a socket holds.
@@ -45,6 +46,8 @@ impl Condition {
 pub(super) struct Base {
     pub(super) image_dir: PathBuf,
     pub(super) layers: usize,
+    /// Of the image's RAM, if it maps that.
+    pub(super) table: Option<Arc<PageTable>>,
 }
 
 pub(super) struct Machine {
@@ -97,6 +100,10 @@ impl Machine {
             connections,
             hang_ups,
         })
+    }
+
+    pub(super) fn table(&self) -> Option<&PageTable> {
+        self.base.as_ref()?.table.as_deref()
     }
 
     pub(super) fn ended(&self) -> Option<ExitReason> {
@@ -162,6 +169,9 @@ impl Machine {
     }
 
     pub(super) async fn connect(&self) -> Result<DuplexStream, VmmError> {
+        if let Some(table) = self.table() {
+            table.touch();
+        }
         let (host, guest) = duplex(PIPE_BYTES);
         // The receiver goes when the guest does.
         self.connections

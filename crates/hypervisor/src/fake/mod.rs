@@ -9,6 +9,7 @@ mod guest;
 mod hooks;
 mod host;
 mod machine;
+mod mapped;
 mod memory_image;
 mod paged;
 mod vm;

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use memory::{Draft, Loader};
+use memory::{Draft, Loader, PAGE_BYTES};
 use tokio::time::timeout;
 
 use super::hooks::Operation;
 use super::host::FakeHost;
 use super::machine::{Condition, Machine};
-use super::memory_image;
+use super::{mapped, memory_image};
 use crate::{
-    Captured, ExitReason, GuestStream, MemoryReport, MemoryUse, ProcessId, Snapshots, Vm, VmStatus,
-    VmmError,
+    Captured, ExitReason, GuestStream, MappedRam, MemoryReport, MemoryUse, ProcessId, Snapshots,
+    Vm, VmStatus, VmmError,
 };
 
 /// Signal number of SIGKILL.
@@ -104,6 +104,10 @@ impl Vm for FakeVm {
     fn memory(&self) -> Option<&dyn MemoryReport> {
         Some(self)
     }
+
+    fn mapped_ram(&self) -> Option<&dyn MappedRam> {
+        self.machine.table().is_some().then_some(self)
+    }
 }
 
 #[async_trait]
@@ -129,7 +133,10 @@ impl Snapshots for FakeVm {
 #[async_trait]
 impl MemoryReport for FakeVm {
     async fn report(&self) -> Result<MemoryUse, VmmError> {
-        let used = self.machine.guest.save().len() as u64;
+        let used = match self.machine.table() {
+            Some(table) => mapped::present(&self.machine, table).len() as u64 * PAGE_BYTES as u64,
+            None => self.machine.guest.save().len() as u64,
+        };
         let (ram_shared_bytes, ram_private_bytes) = if self.machine.base.is_some() {
             (used, 0)
         } else {

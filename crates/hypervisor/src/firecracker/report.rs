@@ -1,14 +1,16 @@
-//! Where a machine's memory goes.
+//! Where a machine's memory goes, and what of an image's RAM its page tables hold.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use memory::Run;
 
 use super::vm::FirecrackerVm;
-use crate::machine::blocking;
+use crate::machine::{Mapped, blocking};
 use crate::pages::{FileId, RamMapping, read_smaps};
-use crate::process::{cpu_seconds, vms_bytes};
-use crate::{MemoryReport, MemoryUse, Vm, VmmError};
+use crate::process::{cpu_seconds, page_faults, vms_bytes};
+use crate::{MappedRam, MemoryReport, MemoryUse, Vm, VmmError};
 
 #[async_trait]
 impl MemoryReport for FirecrackerVm {
@@ -39,9 +41,31 @@ impl MemoryReport for FirecrackerVm {
                 pss_bytes: sum.pss + rest.pss + saved,
                 rss_bytes: sum.rss + rest.rss + saved,
                 vms_bytes: vms_bytes(pid).map_err(failed())?,
+                page_faults: page_faults(pid).map_err(failed())?,
                 cpu_seconds: cpu_seconds(pid).map_err(failed())?,
             })
         })
         .await
+    }
+}
+
+impl FirecrackerVm {
+    fn mapped(&self) -> Mapped {
+        Mapped {
+            process: self.shared_process(),
+            ram: self.open_ram().and_then(FileId::of),
+            ram_bytes: self.record().machine.ram_bytes,
+        }
+    }
+}
+
+#[async_trait]
+impl MappedRam for FirecrackerVm {
+    async fn touched(&self) -> Result<Vec<Run>, VmmError> {
+        self.mapped().touched().await
+    }
+
+    async fn enter(&self, runs: Vec<Run>, limit: Duration) -> Result<u64, VmmError> {
+        self.mapped().enter(runs, limit).await
     }
 }

@@ -25,7 +25,9 @@ use super::start::ended;
 use super::vsock;
 use crate::machine::{Record, RunDir, log};
 use crate::process::Process;
-use crate::{ExitReason, GuestStream, MemoryReport, ProcessId, Snapshots, Vm, VmStatus, VmmError};
+use crate::{
+    ExitReason, GuestStream, MappedRam, MemoryReport, ProcessId, Snapshots, Vm, VmStatus, VmmError,
+};
 
 /// For a question about the status.
 const STATUS_DEADLINE: Duration = Duration::from_millis(500);
@@ -149,6 +151,10 @@ impl FirecrackerVm {
 
     pub(super) fn process_ref(&self) -> &Process {
         &self.process
+    }
+
+    pub(super) fn shared_process(&self) -> Arc<Process> {
+        Arc::clone(&self.process)
     }
 
     pub(super) fn run_dir(&self) -> &Path {
@@ -373,6 +379,10 @@ impl Vm for FirecrackerVm {
 
     fn memory(&self) -> Option<&dyn MemoryReport> {
         Some(self)
+    }
+
+    fn mapped_ram(&self) -> Option<&dyn MappedRam> {
+        self.loaded.is_some().then_some(self)
     }
 }
 

@@ -4,6 +4,7 @@ mod cpu;
 mod fit;
 pub(crate) mod log;
 
+mod mapped;
 mod ram;
 mod record;
 mod run_dir;
@@ -12,6 +13,7 @@ mod work;
 
 pub(crate) use cpu::host_cpu;
 pub(crate) use fit::{check_chain, check_machine, check_slot, digest};
+pub(crate) use mapped::Mapped;
 pub(crate) use ram::{Ram, adopt_ram, hold};
 pub(crate) use record::{Base, MAX_LAYERS, Record};
 pub(crate) use run_dir::{RunDir, STATE_PART};

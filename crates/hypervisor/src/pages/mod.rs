@@ -8,8 +8,11 @@ mod smaps;
 mod source;
 #[expect(unsafe_code, reason = "one ioctl that rustix does not offer")]
 mod sys;
+mod tables;
 
 pub(crate) use mapping::{FileId, Mapping};
+use scan::Which;
 pub(crate) use scan::own_pages;
 pub(crate) use smaps::{RamMapping, read_smaps};
 pub(crate) use source::{FileSource, Overlay, ProcessMemory};
+pub(crate) use tables::PageTables;

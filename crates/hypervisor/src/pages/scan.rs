@@ -1,4 +1,4 @@
-//! Which pages of a private mapping a process has made its own.
+//! Which pages of a private mapping a process has in its page tables, and which of these it has made its own.
 
 use std::fs::File;
 use std::io;
@@ -11,6 +11,15 @@ use super::{Mapping, sys};
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
+/// Pages that are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Those that the process has written: they are not the file's any more.
+    Own,
+    /// All that its page tables hold, or held before they were swapped out.
+    Any,
+}
+
 /// Bits of an entry of `/proc/<pid>/pagemap`.
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
@@ -21,50 +30,70 @@ const ENTRIES: u64 = 1 << 16;
 
 /// Pages of guest RAM that process `pid` has written since it mapped it, in memory or swapped out.
 pub(crate) fn own_pages(pid: i32, mapping: &Mapping) -> io::Result<Vec<Run>> {
-    let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
-    match by_scan(&pagemap, mapping) {
+    let pagemap = open(pid)?;
+    let mut runs = Vec::new();
+    for (start, end, first) in mapping.ranges() {
+        scan(&pagemap, Which::Own, (start, end), first, &mut runs)?;
+    }
+    Ok(merge_runs(runs))
+}
+
+/// The file that tells of a process's page tables.
+pub(super) fn open(pid: i32) -> io::Result<File> {
+    File::open(format!("/proc/{pid}/pagemap"))
+}
+
+/// Adds the pages between two addresses, of which the lower one is that of page `first`.
+pub(super) fn scan(
+    pagemap: &File,
+    which: Which,
+    range: (u64, u64),
+    first: u64,
+    runs: &mut Vec<Run>,
+) -> io::Result<()> {
+    let (start, end) = range;
+    let before = runs.len();
+    let scanned = sys::scan(pagemap, which, start, end, |from, to| {
+        runs.push(Run {
+            first: first + (from - start) / PAGE,
+            count: (to - from) / PAGE,
+        });
+    });
+    match scanned {
         Err(error) if error.raw_os_error() == Some(Errno::NOTTY.raw_os_error()) => {
-            by_entries(&pagemap, mapping)
+            runs.truncate(before);
+            by_entries(pagemap, which, range, first, runs)
         }
         scanned => scanned,
     }
 }
 
-fn by_scan(pagemap: &File, mapping: &Mapping) -> io::Result<Vec<Run>> {
-    let mut runs = Vec::new();
-    for (start, end, first) in mapping.ranges() {
-        sys::scan_anonymous(pagemap, start, end, |from, to| {
-            runs.push(Run {
-                first: first + (from - start) / PAGE,
-                count: (to - from) / PAGE,
-            });
-        })?;
-    }
-    Ok(merge_runs(runs))
-}
-
 /// For kernels before 6.7: every entry is read.
-fn by_entries(pagemap: &File, mapping: &Mapping) -> io::Result<Vec<Run>> {
-    let mut runs = Vec::new();
-    let mut buffer = vec![0; ENTRIES as usize * 8];
-    for (start, end, first) in mapping.ranges() {
-        let pages = (end - start) / PAGE;
-        let mut done = 0;
-        while done < pages {
-            let count = (pages - done).min(ENTRIES);
-            let bytes = &mut buffer[..count as usize * 8];
-            pagemap.read_exact_at(bytes, (start / PAGE + done) * 8)?;
-            collect(bytes, first + done, &mut runs);
-            done += count;
-        }
+fn by_entries(
+    pagemap: &File,
+    which: Which,
+    (start, end): (u64, u64),
+    first: u64,
+    runs: &mut Vec<Run>,
+) -> io::Result<()> {
+    let pages = (end - start) / PAGE;
+    let mut buffer = vec![0; pages.min(ENTRIES) as usize * 8];
+    let mut done = 0;
+    while done < pages {
+        let count = (pages - done).min(ENTRIES);
+        let bytes = &mut buffer[..count as usize * 8];
+        pagemap.read_exact_at(bytes, (start / PAGE + done) * 8)?;
+        collect(bytes, which, first + done, runs);
+        done += count;
     }
-    Ok(merge_runs(runs))
+    Ok(())
 }
 
-fn collect(entries: &[u8], first: u64, runs: &mut Vec<Run>) {
+fn collect(entries: &[u8], which: Which, first: u64, runs: &mut Vec<Run>) {
     for (page, entry) in (first..).zip(entries.as_chunks::<8>().0) {
         let entry = u64::from_ne_bytes(*entry);
-        if entry & (PRESENT | SWAPPED) != 0 && entry & FILE_OR_SHARED == 0 {
+        let wanted = which == Which::Any || entry & FILE_OR_SHARED == 0;
+        if entry & (PRESENT | SWAPPED) != 0 && wanted {
             match runs.last_mut() {
                 Some(last) if last.end() == page => last.count += 1,
                 _ => runs.push(Run {
@@ -88,7 +117,7 @@ mod tests {
             .flat_map(|entry| entry.to_ne_bytes())
             .collect();
         let mut runs = Vec::new();
-        collect(&bytes, 10, &mut runs);
+        collect(&bytes, Which::Own, 10, &mut runs);
         assert_eq!(
             runs,
             [
@@ -102,13 +131,28 @@ mod tests {
                 }
             ]
         );
-        collect(&bytes[..8], 15, &mut runs);
+        collect(&bytes[..8], Which::Own, 15, &mut runs);
         assert_eq!(
             runs[1],
             Run {
                 first: 14,
                 count: 2
             }
+        );
+        let mut runs = Vec::new();
+        collect(&bytes, Which::Any, 10, &mut runs);
+        assert_eq!(
+            runs,
+            [
+                Run {
+                    first: 10,
+                    count: 3
+                },
+                Run {
+                    first: 14,
+                    count: 1
+                }
+            ]
         );
     }
 
@@ -136,8 +180,24 @@ mod tests {
                 })
                 .collect(),
         );
-        let pagemap = File::open("/proc/self/pagemap").unwrap();
-        assert_eq!(by_entries(&pagemap, &mapping).unwrap(), wanted);
         assert_eq!(own_pages(pid, &mapping).unwrap(), wanted);
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        let (start, end, first) = mapping.ranges().next().unwrap();
+        assert_eq!((end - start) / PAGE, pages);
+        let mut found = Vec::new();
+        by_entries(&pagemap, Which::Own, (start, end), first, &mut found).unwrap();
+        assert_eq!(found, wanted);
+        // Neighbours of those that are read may come along.
+        map.read(3000 * PAGE);
+        let (mut slowly, mut found) = (Vec::new(), Vec::new());
+        by_entries(&pagemap, Which::Any, (start, end), first, &mut slowly).unwrap();
+        scan(&pagemap, Which::Any, (start, end), first, &mut found).unwrap();
+        assert_eq!(merge_runs(found.clone()), merge_runs(slowly));
+        let has = |page| {
+            found
+                .iter()
+                .any(|run| (run.first..run.end()).contains(&page))
+        };
+        assert!(has(3000) && has(0) && !has(2502));
     }
 }

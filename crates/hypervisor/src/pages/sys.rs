@@ -5,6 +5,8 @@ use std::io;
 
 use rustix::ioctl::{self, Opcode};
 
+use super::Which;
+
 /// Page is file-backed or shared.
 const PAGE_IS_FILE: u64 = 1 << 2;
 const PAGE_IS_PRESENT: u64 = 1 << 3;
@@ -43,14 +45,19 @@ const _: () = assert!(size_of::<ScanArgument>() == 96 && size_of::<PageRegion>()
 /// `_IOWR('f', 16, struct pm_scan_arg)`
 const PAGEMAP_SCAN: Opcode = ioctl::opcode::read_write::<ScanArgument>(b'f', 16);
 
-/// Address ranges in `start..end` whose pages are anonymous and present or swapped. `pagemap` is the open
-/// `/proc/<pid>/pagemap`. An error of kind `Unsupported` (or ENOTTY) means an older kernel.
-pub(super) fn scan_anonymous(
+/// Address ranges in `start..end` whose pages are present or swapped, and anonymous if `which` says so. `pagemap` is the
+/// open `/proc/<pid>/pagemap`. An error of kind `Unsupported` (or ENOTTY) means an older kernel.
+pub(super) fn scan(
     pagemap: &File,
+    which: Which,
     start: u64,
     end: u64,
     mut found: impl FnMut(u64, u64),
 ) -> io::Result<()> {
+    let not_of_a_file = match which {
+        Which::Own => PAGE_IS_FILE,
+        Which::Any => 0,
+    };
     let mut regions = [PageRegion::default(); REGIONS];
     let mut at = start;
     while at < end {
@@ -60,8 +67,8 @@ pub(super) fn scan_anonymous(
             end,
             regions: regions.as_mut_ptr() as u64,
             regions_length: REGIONS as u64,
-            category_inverted: PAGE_IS_FILE,
-            category_mask: PAGE_IS_FILE,
+            category_inverted: not_of_a_file,
+            category_mask: not_of_a_file,
             category_any_of_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
             return_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
             ..ScanArgument::default()
@@ -144,6 +151,11 @@ pub(super) mod tests {
                     .add(usize::try_from(offset).unwrap())
                     .write_volatile(1);
             }
+        }
+
+        pub(crate) fn read(&self, offset: u64) -> u8 {
+            // SAFETY: as above; the bytes are readable too.
+            unsafe { self.0.add(usize::try_from(offset).unwrap()).read_volatile() }
         }
     }
 }

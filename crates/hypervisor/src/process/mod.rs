@@ -18,5 +18,5 @@ pub fn is_running(run_dir: &std::path::Path) -> bool {
 pub(crate) use handle::Process;
 pub use id::ProcessId;
 pub(crate) use id::{RunMark, boot_id};
-pub(crate) use procfs::{cpu_seconds, user, vms_bytes};
+pub(crate) use procfs::{cpu_seconds, page_faults, user, vms_bytes};
 pub(crate) use sys::watch;

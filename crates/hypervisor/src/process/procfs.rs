@@ -9,6 +9,8 @@ pub(crate) struct Stat {
     pub(crate) start_time: u64,
     /// User and system time in clock ticks.
     pub(crate) cpu_ticks: u64,
+    /// Page faults, with and without waiting for a disk, that its threads took.
+    pub(crate) page_faults: u64,
     /// Size of the address space in bytes.
     pub(crate) vms_bytes: u64,
 }
@@ -39,6 +41,11 @@ pub(crate) fn vms_bytes(pid: i32) -> io::Result<u64> {
     Ok(stat(pid)?.vms_bytes)
 }
 
+/// Page faults of a process since its start.
+pub(crate) fn page_faults(pid: i32) -> io::Result<u64> {
+    Ok(stat(pid)?.page_faults)
+}
+
 /// CPU time of a process since its start.
 pub(crate) fn cpu_seconds(pid: i32) -> io::Result<f64> {
     // Both are far below 2^52, so the conversion is exact.
@@ -54,6 +61,7 @@ fn parse(text: &str) -> Option<Stat> {
     Some(Stat {
         start_time: field(22)?,
         cpu_ticks: field(14)? + field(15)?,
+        page_faults: field(10)? + field(12)?,
         vms_bytes: field(23)?,
     })
 }
@@ -64,12 +72,13 @@ mod tests {
 
     #[test]
     fn counts_fields_behind_strange_names() {
-        let text = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 11 22 0 0 20 0 1 0 333 1 1";
+        let text = "7 (a) b) S 1 7 7 0 -1 4194560 5 0 2 0 11 22 0 0 20 0 1 0 333 1 1";
         assert_eq!(
             parse(text),
             Some(Stat {
                 start_time: 333,
                 cpu_ticks: 33,
+                page_faults: 7,
                 vms_bytes: 1
             })
         );

@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use memory::{Draft, Image, ImageError, merge_runs, page_count};
 use serde_json::json;
 
-use super::command::RAM_FD;
 use super::vm::QemuVm;
 use crate::machine::{Base, MAX_LAYERS, RunDir, STATE_PART, in_place};
 use crate::pages::{FileSource, Mapping, ProcessMemory, own_pages};
@@ -100,10 +99,9 @@ impl QemuVm {
     /// RAM that belongs to the machine: the data of its memfd.
     fn save_own_ram(&self, draft: &mut Draft, ram_bytes: u64) -> Result<u64, VmmError> {
         let path = self.ram_path();
-        let path = Path::new(&path);
-        let source = File::open(path)
+        let source = File::open(&path)
             .and_then(FileSource::open)
-            .map_err(VmmError::io("read", path))?;
+            .map_err(VmmError::io("read", &path))?;
         Ok(draft.write_layer(ram_bytes, &source)?.pages)
     }
 
@@ -139,13 +137,9 @@ impl QemuVm {
         let path = self.ram_path();
         let mut runs = File::open(&path)
             .and_then(memory::data_runs)
-            .map_err(VmmError::io("read", Path::new(&path)))?;
+            .map_err(VmmError::io("read", &path))?;
         runs.extend(own);
         let source = ProcessMemory::open(pid, mapping, merge_runs(runs)).map_err(failed())?;
         Ok((draft.write_layer(ram_bytes, &source)?.pages, 0))
-    }
-
-    fn ram_path(&self) -> String {
-        format!("/proc/{}/fd/{RAM_FD}", self.process().pid)
     }
 }

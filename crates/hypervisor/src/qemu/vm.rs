@@ -3,23 +3,26 @@
 //! The handle holds a pidfd, the run directory, and the QMP connection, which it makes when first needed and again
 //! when it was lost. Dropping the handle leaves the machine running.
 
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use memory::LoadedRam;
+use memory::{LoadedRam, Run};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::command::RAM_FD;
 use super::qmp::Qmp;
-use crate::machine::{Record, RunDir, blocking};
+use crate::machine::{Mapped, Record, RunDir, blocking};
 use crate::pages::{FileId, RamMapping, read_smaps};
-use crate::process::{Process, cpu_seconds, vms_bytes};
+use crate::process::{Process, cpu_seconds, page_faults, vms_bytes};
 use crate::{
-    ExitReason, GuestStream, MemoryReport, MemoryUse, ProcessId, Snapshots, Vm, VmStatus, VmmError,
+    ExitReason, GuestStream, MappedRam, MemoryReport, MemoryUse, ProcessId, Snapshots, Vm,
+    VmStatus, VmmError,
 };
 
 /// Socket of the machine protocol.
@@ -47,7 +50,7 @@ const RECONNECT: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct QemuVm {
     run_dir: RunDir,
-    process: Process,
+    process: Arc<Process>,
     record: Record,
     qmp: tokio::sync::Mutex<Option<Arc<Qmp>>>,
     /// Keeps the loader's memory of the RAM alive as long as the machine maps it.
@@ -66,7 +69,7 @@ impl QemuVm {
         let (qmp, captured) = (tokio::sync::Mutex::default(), AtomicBool::new(false));
         Self {
             run_dir,
-            process,
+            process: Arc::new(process),
             record,
             qmp,
             loaded,
@@ -128,11 +131,17 @@ impl QemuVm {
 
     /// Identity of the memfd that is the guest's RAM.
     pub(super) fn ram_file(&self) -> Result<FileId, VmmError> {
-        let path = format!("/proc/{}/fd/{RAM_FD}", self.process.id().pid);
-        let path = Path::new(&path);
-        std::fs::File::open(path)
-            .and_then(FileId::of)
-            .map_err(VmmError::io("examine", path))
+        let path = self.ram_path();
+        self.ram_id().map_err(VmmError::io("examine", &path))
+    }
+
+    fn ram_id(&self) -> io::Result<FileId> {
+        File::open(self.ram_path()).and_then(FileId::of)
+    }
+
+    /// The memfd that is the guest's RAM, as this process can open it.
+    pub(super) fn ram_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{RAM_FD}", self.process.id().pid))
     }
 }
 
@@ -232,6 +241,31 @@ impl Vm for QemuVm {
     fn memory(&self) -> Option<&dyn MemoryReport> {
         Some(self)
     }
+
+    fn mapped_ram(&self) -> Option<&dyn MappedRam> {
+        self.loaded.is_some().then_some(self)
+    }
+}
+
+impl QemuVm {
+    fn mapped(&self) -> Mapped {
+        Mapped {
+            process: Arc::clone(&self.process),
+            ram: self.ram_id(),
+            ram_bytes: self.record.machine.ram_bytes,
+        }
+    }
+}
+
+#[async_trait]
+impl MappedRam for QemuVm {
+    async fn touched(&self) -> Result<Vec<Run>, VmmError> {
+        self.mapped().touched().await
+    }
+
+    async fn enter(&self, runs: Vec<Run>, limit: Duration) -> Result<u64, VmmError> {
+        self.mapped().enter(runs, limit).await
+    }
 }
 
 #[async_trait]
@@ -258,6 +292,7 @@ impl MemoryReport for QemuVm {
                 pss_bytes: sum.pss + rest.pss,
                 rss_bytes: sum.rss + rest.rss,
                 vms_bytes: vms_bytes(pid).map_err(failed())?,
+                page_faults: page_faults(pid).map_err(failed())?,
                 cpu_seconds: cpu_seconds(pid).map_err(failed())?,
             })
         })

@@ -11,6 +11,7 @@ mod extra;
 mod facts;
 mod firecracker;
 mod jails;
+mod mapped;
 mod paged;
 mod pagers;
 mod probe;
@@ -115,7 +116,8 @@ async fn on_firecracker(chosen: &Chosen, assets: &Path) {
     scenarios(chosen, FIRECRACKER, &subject).await;
     extras(chosen, FIRECRACKER, &extra::ALL, &subject).await;
     if measures {
-        speed::measure(&subject).await;
+        let qemu = has_qemu().then(|| qemu::Qemu::new(assets));
+        speed::measure(&subject, qemu.as_ref()).await;
         return;
     }
     let two = firecracker::Firecracker::with_two_vcpus(assets);
@@ -134,10 +136,7 @@ async fn on_qemu(chosen: &Chosen, assets: &Path) {
     if !names().any(|name| name.starts_with(QEMU) && chosen.takes(&name)) {
         return;
     }
-    let found = std::process::Command::new("qemu-system-x86_64")
-        .arg("--version")
-        .output();
-    if found.is_err() {
+    if !has_qemu() {
         println!("skipped: qemu-system-x86_64 is not installed");
         return;
     }
@@ -148,6 +147,13 @@ async fn on_qemu(chosen: &Chosen, assets: &Path) {
     if chosen.takes(&name) {
         timed(&name, two_vcpus::both_go_on(&two)).await;
     }
+}
+
+fn has_qemu() -> bool {
+    let found = std::process::Command::new("qemu-system-x86_64")
+        .arg("--version")
+        .output();
+    found.is_ok()
 }
 
 async fn scenarios(chosen: &Chosen, vmm: &str, subject: &dyn Subject) {

@@ -17,18 +17,20 @@ use tokio::task::spawn_blocking;
 use crate::by_hand::{ByHand, Load, new_dir};
 use crate::extra::{paged_with, tag, wrong};
 use crate::firecracker::Firecracker;
+use crate::mapped;
 use crate::paged::RamFile;
 use crate::pagers::Paged;
 use crate::probe::{self, RAM_BYTES};
+use crate::qemu::Qemu;
 
 /// Machines whose memory is weighed.
 const FORKS: usize = 4;
 
 /// Pages that a guest works through: 16 MiB.
-const WORK_PAGES: u64 = 4096;
+pub(crate) const WORK_PAGES: u64 = 4096;
 
 /// Everything that is measured on a real Firecracker.
-pub(crate) async fn measure(subject: &Firecracker) {
+pub(crate) async fn measure(subject: &Firecracker, qemu: Option<&Qemu>) {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let rig = Rig::new(subject).await;
     let saved = {
@@ -41,10 +43,18 @@ pub(crate) async fn measure(subject: &Firecracker) {
     let compressed = compressed(&rig, &saved.image);
     let restores = restores(&rig, subject, &saved, if quick { 15 } else { 40 }).await;
     let mut ways = Ways::start(&rig, &saved.image, &compressed).await;
-    ways.measure(&rig, if quick { 3 } else { 9 }).await;
+    let rounds = if quick { 3 } else { 9 };
+    ways.measure(&rig, rounds).await;
     let figures = json!({
         "restore": restores,
         "verify": ways.figures(),
+        "mapped": {
+            "firecracker": mapped::measure(subject, rounds).await,
+            "qemu": match qemu {
+                Some(qemu) => mapped::measure(qemu, rounds).await,
+                None => Value::Null,
+            },
+        },
         "pss_kib": {
             "file": pss(&rig, &Memory::File(&saved.image)).await,
             "uffd": pss(&rig, &Memory::Pager(&ways.ways[2].1)).await,
@@ -201,7 +211,7 @@ impl Way {
 }
 
 /// Has the guest read 16 MiB and look at every byte.
-async fn work(fork: &Machine) -> f64 {
+pub(crate) async fn work(fork: &Machine) -> f64 {
     let began = Instant::now();
     assert_eq!(wrong(fork, 0, WORK_PAGES, 1).await, 0);
     ms(began.elapsed())
@@ -294,6 +304,6 @@ async fn pss(rig: &Rig<'_>, memory: &Memory<'_>) -> Vec<u64> {
     sizes
 }
 
-fn ms(time: Duration) -> f64 {
+pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

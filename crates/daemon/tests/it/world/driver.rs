@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hypervisor::fake::FakeDriver;
 use hypervisor::{
-    Captured, Driver, ExitReason, GuestStream, LaunchPlan, MemoryReport, Powers, ProcessId,
-    RestorePlan, Snapshots, TemplateHold, Templates, Vm, VmStatus, VmmError, VmmIdentity,
+    Captured, Driver, ExitReason, GuestStream, LaunchPlan, MappedRam, MemoryReport, Powers,
+    ProcessId, RestorePlan, Snapshots, TemplateHold, Templates, Vm, VmStatus, VmmError,
+    VmmIdentity,
 };
 use memory::Draft;
 use tokio::runtime::Handle;
@@ -185,6 +186,10 @@ impl Vm for GatedVm {
 
     fn memory(&self) -> Option<&dyn MemoryReport> {
         self.inner.memory()
+    }
+
+    fn mapped_ram(&self) -> Option<&dyn MappedRam> {
+        self.inner.mapped_ram()
     }
 }
 
