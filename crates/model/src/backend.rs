@@ -46,12 +46,12 @@ impl Backend {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Prefetch {
-    /// Recorded by the first forks, filled ahead of faults in later ones.
+    /// Recorded by the first forks, filled or mapped ahead of faults in later ones.
     #[default]
     On,
     /// Neither recorded nor used.
     Off,
-    /// Recorded anew; forks get nothing filled ahead meanwhile.
+    /// Recorded anew; forks get nothing ahead meanwhile.
     Record,
 }
 
@@ -176,7 +176,7 @@ pub fn choose_backend(
 pub struct HotPlan {
     /// What it touches is recorded.
     pub record: bool,
-    /// What others have touched is filled ahead.
+    /// What others have touched is filled or mapped ahead.
     pub replay: bool,
 }
 
@@ -198,6 +198,14 @@ pub fn plan_hot_pages(prefetch: Prefetch, recordings: u32, enough: u32, nth: u64
         record,
         replay: prefetch == Prefetch::On && recordings > 0 && !record,
     }
+}
+
+/// Whether known hot pages are mapped ahead in a machine that maps its image. Nobody waits for one that is prepared
+/// before it is asked for. In any other one the guest maps a page that is in memory as quickly by itself, on the same
+/// processors; so that pays only where pages may have been swapped out.
+#[must_use]
+pub fn maps_ahead(prepared: bool, host_has_swapped: bool) -> bool {
+    prepared || host_has_swapped
 }
 
 #[cfg(test)]
@@ -342,5 +350,11 @@ mod tests {
         assert_eq!(plan(Prefetch::Record, 2, 1), record);
         assert_eq!(plan(Prefetch::Record, 3, 1), nothing);
         assert_eq!(plan(Prefetch::Off, 3, 0), nothing);
+    }
+
+    #[test]
+    fn pages_are_mapped_ahead_where_nobody_waits_or_a_disk_would_be_waited_for() {
+        assert!(!maps_ahead(false, false));
+        assert!(maps_ahead(true, false) && maps_ahead(false, true));
     }
 }

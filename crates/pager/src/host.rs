@@ -64,6 +64,9 @@ pub trait PagerHost: Send + Sync {
 
     /// Whether all memory of a machine that no pager serves is there: its process waits for nobody.
     fn is_complete(&self, pid: i32) -> io::Result<bool>;
+
+    /// Whether memory of this host is swapped out, so that pages of a loaded image may be missing.
+    fn has_swapped(&self) -> io::Result<bool>;
 }
 
 /// The pagers of one image. What is dropped serves on, for a later daemon to find.

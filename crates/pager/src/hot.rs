@@ -50,8 +50,22 @@ struct Envelope {
 }
 
 impl HotPages {
+    /// What one fork has touched by the time that it was ready, and by the end of its first command, where no order is
+    /// known but that.
+    #[must_use]
+    pub fn seen(by_ready: &[Run], by_exec: &[Run]) -> Self {
+        let pairs = |runs: &[Run]| runs.iter().map(|run| (run.first, run.count)).collect();
+        let mut clean = Self::default();
+        clean.merge(&Self {
+            recordings: 1,
+            ready: pairs(by_ready),
+            exec: pairs(by_exec),
+        });
+        clean
+    }
+
     /// Everything in order, inside `pages` pages of RAM; what lies outside is left out.
-    pub(crate) fn runs(&self, pages: u64) -> impl Iterator<Item = Run> {
+    pub fn runs(&self, pages: u64) -> impl Iterator<Item = Run> {
         let runs = self.ready.iter().chain(&self.exec);
         runs.filter_map(move |&(first, count)| {
             let count = count.min(pages.checked_sub(first)?);
@@ -239,6 +253,15 @@ mod tests {
         let wanted = [(50, 6), (0, 3), (48, 2), (56, 2), (90, 1), (3, 3)];
         let runs: Vec<_> = hot.runs(91).map(|run| (run.first, run.count)).collect();
         assert_eq!(runs, wanted, "pages outside of RAM are left out");
+    }
+
+    #[test]
+    fn what_was_there_at_the_first_mark_belongs_to_it() {
+        let run = |first, count| Run { first, count };
+        let hot = HotPages::seen(&[run(2, 4), run(30, 1)], &[run(0, 8), run(29, 4)]);
+        assert_eq!(hot.recordings, 1);
+        assert_eq!(hot.ready, [(2, 4), (30, 1)]);
+        assert_eq!(hot.exec, [(0, 2), (6, 2), (29, 1), (31, 2)]);
     }
 
     #[test]

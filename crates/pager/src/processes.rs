@@ -80,6 +80,19 @@ impl PagerHost for PagerProcesses {
         let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
         Ok(!waits_for_pages(&smaps))
     }
+
+    fn has_swapped(&self) -> io::Result<bool> {
+        Ok(swapped(&std::fs::read_to_string("/proc/meminfo")?))
+    }
+}
+
+/// Whether the file says that something is swapped out.
+fn swapped(meminfo: &str) -> bool {
+    let kib = |name: &str| {
+        let value = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        value.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    kib("SwapTotal:") > kib("SwapFree:")
 }
 
 impl PagerProcesses {
@@ -111,7 +124,18 @@ fn waits_for_pages(smaps: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::waits_for_pages;
+    use super::{swapped, waits_for_pages};
+
+    #[test]
+    fn a_host_that_has_swapped_is_known() {
+        let meminfo = |total: u64, free: u64| {
+            format!("MemFree: 5 kB\nSwapCached: 0 kB\nSwapTotal: {total} kB\nSwapFree: {free} kB\n")
+        };
+        assert!(swapped(&meminfo(900, 896)));
+        assert!(!swapped(&meminfo(900, 900)));
+        assert!(!swapped(&meminfo(0, 0)));
+        assert!(!swapped("MemFree: 5 kB\n"), "built without swap");
+    }
 
     #[test]
     fn the_flag_is_found_among_others_only() {

@@ -63,7 +63,7 @@ impl MemoryBackend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Prefetch {
-    /// Recorded by the first forks, and filled ahead of faults in later ones.
+    /// Recorded by the first forks, and filled or mapped ahead of faults in later ones.
     On,
     /// Neither recorded nor used.
     Off,

@@ -36,6 +36,8 @@ pub use snapshot::{
     StandbyRequest,
 };
 pub use state::InstanceState;
-pub use stats::{InstanceStats, LatencyBucket, MemoryStats, PagerStats, TemplateStats};
+pub use stats::{
+    HotPagesStats, InstanceStats, LatencyBucket, MemoryStats, PagerStats, TemplateStats,
+};
 pub use view::{Instance, VolumeMount};
 pub use wait::{WaitQuery, WaitResponse};

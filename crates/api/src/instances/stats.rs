@@ -37,6 +37,9 @@ pub struct InstanceStats {
     /// What the pager of its memory did for it; absent for others. An extension of coppice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pager: Option<PagerStats>,
+    /// What was done about hot pages for a fork that maps its memory; absent for others. An extension of coppice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot_pages: Option<HotPagesStats>,
 }
 
 /// Whose pages a running instance uses, counted by the kernel.
@@ -52,6 +55,9 @@ pub struct MemoryStats {
     pub vmm_private_bytes: u64,
     /// Everything, each shared page divided by its number of users.
     pub pss_bytes: u64,
+    /// Page faults of the VMM and of the guest's processors in it. What is mapped ahead causes none.
+    #[serde(default)]
+    pub page_faults: u64,
 }
 
 /// What sharing saves.
@@ -72,9 +78,23 @@ pub struct TemplateStats {
     /// Forks whose first pages were recorded.
     #[serde(default)]
     pub hot_recordings: u32,
-    /// Bytes that are known to be touched first, filled ahead of faults in forks on a pager.
+    /// Bytes that are known to be touched first, filled or mapped ahead in later forks.
     #[serde(default)]
     pub hot_bytes: u64,
+}
+
+/// What was done about hot pages for a fork that maps the memory of its template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HotPagesStats {
+    /// What it touches is being recorded.
+    pub recording: bool,
+    /// Bytes of hot pages that were to be mapped ahead; 0 = none were known, or wanted, or worth it: they are in memory,
+    /// and the fork was not prepared before it was asked for.
+    pub hot_bytes: u64,
+    /// Bytes of these that were mapped before it touched them. They stay shared.
+    pub ahead_bytes: u64,
+    /// How long that took, beside the start of the guest, in microseconds.
+    pub ahead_us: u64,
 }
 
 /// What the pager did for an instance, since the instance got its memory from it.

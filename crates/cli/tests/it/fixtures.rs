@@ -135,6 +135,7 @@ pub(crate) fn stats(
             private_bytes: private_mib * MIB,
             vmm_private_bytes: 18 * MIB + MIB / 2,
             pss_bytes: 40 * MIB,
+            page_faults: 900,
         }),
         template: saved_mib.map(|saved| TemplateStats {
             forks: instance.fork_count,
@@ -143,6 +144,7 @@ pub(crate) fn stats(
             ..TemplateStats::default()
         }),
         pager: None,
+        hot_pages: None,
     }
 }
 

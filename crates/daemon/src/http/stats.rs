@@ -1,6 +1,8 @@
 //! What an instance costs its host, counted by the kernel.
 
-use api::instances::{InstanceStats, LatencyBucket, MemoryStats, PagerStats, TemplateStats};
+use api::instances::{
+    HotPagesStats, InstanceStats, LatencyBucket, MemoryStats, PagerStats, TemplateStats,
+};
 use axum::Json;
 use axum::extract::State;
 use futures::{StreamExt as _, stream};
@@ -13,7 +15,7 @@ use super::App;
 use super::error::ApiError;
 use super::extract::Key;
 use super::instances::view;
-use crate::instances::{Figures, Listed, Networking, OpError, View};
+use crate::instances::{Figures, Listed, MappedFigures, Networking, OpError, View};
 
 /// Processes whose page tables are read at one time: each costs a few milliseconds of CPU.
 const PARALLEL_REPORTS: usize = 4;
@@ -52,12 +54,18 @@ pub(crate) async fn stats(
             private_bytes: usage.ram_private_bytes,
             vmm_private_bytes: usage.vmm_private_bytes,
             pss_bytes: usage.pss_bytes,
+            page_faults: usage.page_faults,
         }),
         template,
         pager: match &view.published.paged {
             Some(paged) => paged.figures().await.map(pager_stats),
             None => None,
         },
+        hot_pages: view
+            .published
+            .mapped
+            .as_ref()
+            .map(|mapped| hot_pages_stats(mapped.figures())),
     }))
 }
 
@@ -142,6 +150,16 @@ fn pager_stats(figures: Figures) -> PagerStats {
                 count: *count,
             })
             .collect(),
+    }
+}
+
+fn hot_pages_stats(figures: MappedFigures) -> HotPagesStats {
+    HotPagesStats {
+        recording: figures.recording,
+        hot_bytes: figures.hot_bytes,
+        ahead_bytes: figures.ahead_bytes,
+        // A second at most.
+        ahead_us: figures.took.as_micros() as u64,
     }
 }
 

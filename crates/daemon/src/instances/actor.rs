@@ -33,7 +33,7 @@ use super::command::{Command, Envelope, Outcome};
 use super::context::{Context, LINK_DEADLINE};
 use super::journal::Journal;
 use super::layout::InstanceDir;
-use super::pagers::Paged;
+use super::pagers::{Mapped, Paged};
 use super::published::Published;
 use super::waiting::{Wake, joined};
 use super::warm::WarmPool;
@@ -59,6 +59,8 @@ pub(super) struct Actor {
     pub vm: Option<Arc<dyn Vm>>,
     /// It gets its memory from a pager.
     pub paged: Option<Arc<Paged>>,
+    /// It maps its template's memory.
+    pub mapped: Option<Arc<Mapped>>,
     /// As it was last seen.
     pub vmm: VmmFact,
     pub guest: GuestFact,
@@ -98,6 +100,7 @@ impl Actor {
             link: None,
             vm: None,
             paged: None,
+            mapped: None,
             held_bytes: 0,
             image: None,
             warm: Vec::new(),
@@ -110,6 +113,7 @@ impl Actor {
             record,
             vm: None,
             paged: None,
+            mapped: None,
             vmm: VmmFact::Absent,
             guest: GuestFact::NotReady,
             link: None,
@@ -289,7 +293,7 @@ impl Actor {
         let phases = self.record.phases.clone();
         let link = self.link.clone();
         let vm = self.vm.clone();
-        let paged = self.paged.clone();
+        let (paged, mapped) = (self.paged.clone(), self.mapped.clone());
         let held_bytes = self.hold.as_ref().map_or(0, |hold| hold.resident_bytes());
         let image = self.sleeping_on();
         let warm = self.warm.vms();
@@ -305,6 +309,7 @@ impl Actor {
                 link,
                 vm,
                 paged,
+                mapped,
                 held_bytes,
                 image,
                 warm,
@@ -376,6 +381,7 @@ impl Actor {
         }
         self.vm = None;
         self.paged = None;
+        self.mapped = None;
         self.vmm = VmmFact::Absent;
         self.guest = GuestFact::NotReady;
         self.link = None;

@@ -119,12 +119,14 @@ impl Actor {
             link,
             events,
             paged,
+            mapped,
             seat,
             owned,
         } = warm;
         crate::metrics::warm_fork("taken");
         self.vm = Some(vm);
         self.paged = paged;
+        self.mapped = mapped;
         if let Some(seat) = seat {
             let Seat { lease, policy } = *seat;
             self.have_slot(slot::recorded(&lease)).await?;
@@ -145,9 +147,7 @@ impl Actor {
         let has_hook = identity.post_fork.is_some();
         let resumed = link.resume(identity, RESUME_DEADLINE).await;
         self.explained(resumed.map_err(|error| not_resumed(error, has_hook)))?;
-        if let Some(paged) = &self.paged {
-            paged.ready();
-        }
+        self.mark_ready();
         self.take_guest(Up { link, events });
         Ok(owned)
     }

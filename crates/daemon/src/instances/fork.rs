@@ -221,7 +221,9 @@ impl Actor {
         let image = image.filter(|_| matches!(plan.mode, ForkMode::Share { .. }));
         let prefetch = self.record.spec.memory.prefetch;
         let order = |warm: &Option<WarmFork>| match (warm, image) {
-            (None, Some(image)) => Some(self.ctx.pagers.hot_order(&self.dir, image, prefetch)),
+            (None, Some(image)) => {
+                Some(self.ctx.pagers.hot_order(&self.dir, image, prefetch, false))
+            }
             _ => None,
         };
         given.iter().map(|(_, warm)| order(warm)).collect()

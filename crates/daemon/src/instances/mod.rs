@@ -41,7 +41,9 @@ pub use context::{BootFiles, Context, Everybody};
 pub use drivers::Drivers;
 pub use error::{OpError, chain};
 pub use layout::{InstanceDir, Layout, LogSource};
-pub use pagers::{Figures, HotStore, Paged, PagerPolicy, PagerTotals, Pagers, Totals};
+pub use pagers::{
+    Figures, HotStore, Mapped, MappedFigures, Paged, PagerPolicy, PagerTotals, Pagers, Totals,
+};
 pub use published::Published;
 pub use registry::Instances;
 pub use slot::{HostPorts, Networking, held};

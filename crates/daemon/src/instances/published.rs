@@ -8,7 +8,7 @@ use hypervisor::Vm;
 use memory::StoredRam;
 use model::{PhaseClock, State};
 
-use super::pagers::Paged;
+use super::pagers::{Mapped, Paged};
 
 /// The published snapshot of one instance.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ pub struct Published {
     pub vm: Option<Arc<dyn Vm>>,
     /// It gets its memory from a pager.
     pub paged: Option<Arc<Paged>>,
+    /// It maps its template's memory.
+    pub mapped: Option<Arc<Mapped>>,
     /// Bytes of template memory that are held loaded for forks.
     pub held_bytes: u64,
     /// How the image is stored that it would wake from.

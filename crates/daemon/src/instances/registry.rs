@@ -305,10 +305,13 @@ impl Instances {
 
     /// Notes that a command has run in the guest: what a fork touches until its first one is hot.
     pub fn executed(&self, id: &InstanceId) {
-        if let Ok(handle) = self.handle(id)
-            && let Some(paged) = &handle.published.borrow().paged
-        {
+        let Ok(handle) = self.handle(id) else { return };
+        let published = handle.published.borrow();
+        if let Some(paged) = &published.paged {
             paged.executed();
+        }
+        if let Some(mapped) = &published.mapped {
+            mapped.executed();
         }
     }
 

@@ -12,7 +12,7 @@ use super::actor::Up;
 use super::blocking::blocking_op;
 use super::context::RESUME_DEADLINE;
 use super::layout::InstanceDir;
-use super::pagers::{HotOrder, Paged, Pagers, Paging};
+use super::pagers::{HotOrder, Mapped, Paged, Pagers, Paging};
 use super::{OpError, chain, disk};
 
 /// What the RAM of a machine that wakes comes from.
@@ -45,15 +45,29 @@ pub(super) struct Restoring {
     pub driver: Arc<dyn Driver>,
 }
 
+/// A machine that has woken.
+pub(super) struct Restored {
+    pub vm: Arc<dyn Vm>,
+    /// It gets its memory from a pager.
+    pub paged: Option<Arc<Paged>>,
+    /// It maps its template's memory.
+    pub mapped: Option<Arc<Mapped>>,
+}
+
 impl Restoring {
     /// Makes the disk chain and starts the VMM on the image.
-    pub(super) async fn restore(
-        mut self,
-        pagers: &Arc<Pagers>,
-    ) -> Result<(Arc<dyn Vm>, Option<Arc<Paged>>), OpError> {
+    pub(super) async fn restore(mut self, pagers: &Arc<Pagers>) -> Result<Restored, OpError> {
         let source = std::mem::replace(&mut self.source, Source::FILE);
-        let (memory, paging) = match source.backend {
-            Backend::File => (MemoryBackend::File, None),
+        match source.backend {
+            Backend::File => {
+                let vm = self.start(MemoryBackend::File).await?;
+                let mapped = source.hot.and_then(|order| pagers.map(&vm, order));
+                Ok(Restored {
+                    vm,
+                    paged: None,
+                    mapped,
+                })
+            }
             Backend::Uffd => {
                 let socket = self.dir.pager_socket();
                 let paging = Paging {
@@ -63,15 +77,13 @@ impl Restoring {
                     socket: socket.clone(),
                     hot: source.hot,
                 };
-                (MemoryBackend::Pager { socket }, Some(paging))
-            }
-        };
-        let start = self.start(memory);
-        match paging {
-            None => Ok((start.await?, None)),
-            Some(paging) => {
+                let start = self.start(MemoryBackend::Pager { socket });
                 let (vm, paged) = pagers.attach(paging, start).await?;
-                Ok((vm, Some(paged)))
+                Ok(Restored {
+                    vm,
+                    paged: Some(paged),
+                    mapped: None,
+                })
             }
         }
     }

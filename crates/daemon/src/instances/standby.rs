@@ -12,7 +12,7 @@ use tracing::warn;
 use super::actor::{Actor, Up};
 use super::blocking::blocking;
 use super::context::{QUIESCE_DEADLINE, THAW_DEADLINE};
-use super::restoring::{Restoring, Source, resume_guest};
+use super::restoring::{Restored, Restoring, Source, resume_guest};
 use super::{OpError, chain, disk, identity};
 use crate::entropy;
 
@@ -284,18 +284,17 @@ impl Actor {
             driver: Arc::clone(self.driver()?),
             nic: self.take_slot().await?,
         };
-        let (vm, paged) = restoring.restore(&ctx.pagers).await?;
+        let Restored { vm, paged, mapped } = restoring.restore(&ctx.pagers).await?;
         // What the guest does from here on, its hook above all, may take as long as it likes.
         drop(permit);
         self.vm = Some(Arc::clone(&vm));
         self.paged = paged;
+        self.mapped = mapped;
         self.vmm = VmmFact::Paused;
         self.show_busy();
         let identity = identity::identity(&self.record, &image_record, &ctx.zone, new_machine);
         let up = self.explained(resume_guest(&vm, identity).await)?;
-        if let Some(paged) = &self.paged {
-            paged.ready();
-        }
+        self.mark_ready();
         self.look().await;
         self.take_guest(up);
         Ok(())
@@ -303,6 +302,16 @@ impl Actor {
 }
 
 impl Actor {
+    /// The guest's agent has answered: a recording of what it touches goes on to its next part.
+    pub(super) fn mark_ready(&self) {
+        if let Some(paged) = &self.paged {
+            paged.ready();
+        }
+        if let Some(mapped) = &self.mapped {
+            mapped.ready();
+        }
+    }
+
     /// A guest that fell silent because its memory could not be served did not fail by itself.
     pub(super) fn explained<T>(&self, result: Result<T, OpError>) -> Result<T, OpError> {
         let failure = self.paged.as_ref().and_then(|paged| paged.failure());

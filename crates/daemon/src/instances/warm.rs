@@ -30,7 +30,7 @@ use super::actor::Actor;
 use super::blocking::blocking_op;
 use super::context::Context;
 use super::layout::InstanceDir;
-use super::pagers::Paged;
+use super::pagers::{Mapped, Paged};
 use super::restoring::Source;
 use super::{OpError, chain, disk, slot};
 use crate::entropy;
@@ -52,6 +52,8 @@ pub(super) struct WarmVm {
     pub events: Events,
     /// It gets its memory from a pager.
     pub paged: Option<Arc<Paged>>,
+    /// It maps its template's memory.
+    pub mapped: Option<Arc<Mapped>>,
     pub seat: Option<Box<Seat>>,
     /// How it came to own its memory image.
     pub owned: Owned,
@@ -238,6 +240,7 @@ impl Actor {
                         &self.dir,
                         &image,
                         self.record.spec.memory.prefetch,
+                        true,
                     )),
                 },
             };

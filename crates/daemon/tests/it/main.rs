@@ -18,6 +18,7 @@ mod faults;
 mod filesystems;
 mod forks;
 mod guests;
+mod hot;
 mod images;
 mod imports;
 mod lifecycle;

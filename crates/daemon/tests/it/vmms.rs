@@ -251,6 +251,8 @@ async fn a_machine_that_loses_its_line_when_it_is_saved_is_thawed_at_once() {
     assert_eq!(world.exec(&source, &["counter"]).await, "2");
     held.release();
     asking.await.ok();
+    // It was not looked for as a guest that nobody had heard of for a while.
+    assert_eq!(world.machines.agent(&source).identities(), []);
     assert_eq!(world.exec(&source, &["counter"]).await, "3");
     world.delete_everything().await;
 }

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod host;
+mod hot;
 mod life;
 mod networks;
 mod paging;
@@ -105,6 +106,7 @@ fn tests() -> Vec<Test> {
     for vmms in alone {
         let label = vmms[0].label();
         add(label, vmms, 1, &scenarios::ON_ONE);
+        add(label, vmms, 1, &hot::ON_ONE);
         if vmms[0].has_pagers() {
             add(label, vmms, 1, &paging::ON_PAGERS);
         }

@@ -58,6 +58,8 @@ struct State {
     damaged: Vec<u64>,
     /// Nobody is told of ends.
     slow: bool,
+    /// The host has swapped something out.
+    swapped: bool,
 }
 
 #[derive(Default)]
@@ -247,6 +249,11 @@ impl FakePagers {
         false
     }
 
+    /// The host begins to swap.
+    pub fn swap(&self) {
+        self.lock().swapped = true;
+    }
+
     /// While `slow`, no pager says that a machine has ended.
     pub fn be_slow(&self, slow: bool) {
         self.lock().slow = slow;
@@ -336,6 +343,10 @@ impl PagerHost for FakePagers {
 
     fn is_complete(&self, pid: i32) -> std::io::Result<bool> {
         Ok(self.lock().complete.contains(&pid.to_string()))
+    }
+
+    fn has_swapped(&self) -> std::io::Result<bool> {
+        Ok(self.lock().swapped)
     }
 }
 

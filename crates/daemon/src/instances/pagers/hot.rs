@@ -26,6 +26,8 @@ pub(in crate::instances) struct HotOrder {
     pub(in crate::instances) prefetch: Prefetch,
     /// Number of the fork since the image is in use.
     pub(in crate::instances) nth: u64,
+    /// It is made before somebody asks for it.
+    pub(in crate::instances) prepared: bool,
 }
 
 impl HotOrder {

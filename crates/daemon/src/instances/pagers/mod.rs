@@ -1,4 +1,5 @@
-//! Pagers: processes that fill the memory of machines page by page, one for each memory image in use.
+//! Pagers: processes that fill the memory of machines page by page, one for each memory image in use. And the hot pages
+//! of templates, for the machines of pagers and for those that map their memory.
 //!
 //! A pager is started for the first machine that needs it and ends after the last. What a machine's pager reports
 //! is kept here for its actor: a machine whose memory cannot be served is killed, and its instance says why. After a
@@ -7,6 +8,7 @@
 mod attach;
 mod book;
 mod hot;
+mod mapped;
 mod paged;
 mod site;
 
@@ -15,8 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
+use hypervisor::Vm;
 use model::{BackendWish, ImageId, InstanceId, Prefetch};
 use pager::{ImagePager, PagerHost};
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::layout::{InstanceDir, Layout};
@@ -27,6 +31,8 @@ pub(super) use attach::Paging;
 pub use book::Totals;
 pub(super) use hot::HotOrder;
 pub use hot::HotStore;
+use mapped::Turns;
+pub use mapped::{Mapped, MappedFigures};
 pub use paged::{Figures, Paged};
 
 /// How long a scrape of metrics waits for pagers.
@@ -54,6 +60,8 @@ pub struct Pagers {
     sites: Mutex<Sites>,
     /// One recording of hot pages is put in at a time.
     writing: Arc<Mutex<()>>,
+    /// Machines that map their memory and get hot pages at one time.
+    entering: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -85,6 +93,7 @@ impl Pagers {
             policy,
             sites: Mutex::default(),
             writing: Arc::default(),
+            entering: Arc::new(Semaphore::new(mapped::AT_ONCE)),
         })
     }
 
@@ -176,12 +185,13 @@ impl Pagers {
         book.seat(vm)?.failure.clone()
     }
 
-    /// What the next fork of a template is to have of its hot pages.
+    /// What the next fork of a template is to have of its hot pages; `prepared`: before somebody asks for it.
     pub(super) fn hot_order(
         &self,
         template: &InstanceDir,
         image: &ImageId,
         prefetch: Prefetch,
+        prepared: bool,
     ) -> HotOrder {
         let mut sites = self.sites();
         let next = sites.forks.entry(image.clone()).or_default();
@@ -191,7 +201,22 @@ impl Pagers {
             store: self.hot_store(template, image),
             prefetch,
             nth,
+            prepared,
         }
+    }
+
+    /// Has a machine that maps its template's memory record the hot pages of that, or get them, beside whatever it
+    /// does. None if its VMM cannot tell what it touches.
+    pub(super) fn map(&self, vm: &Arc<dyn Vm>, order: HotOrder) -> Option<Arc<Mapped>> {
+        vm.mapped_ram()?;
+        Some(Mapped::begin(
+            Arc::clone(vm),
+            order,
+            Turns {
+                host: Arc::clone(&self.host),
+                entering: Arc::clone(&self.entering),
+            },
+        ))
     }
 
     /// The hot pages of a template.

@@ -17,8 +17,7 @@ use super::super::blocking::blocking_op;
 use super::super::context::{Context, RESUME_DEADLINE};
 use super::super::fork::hand_over;
 use super::super::layout::InstanceDir;
-use super::super::pagers::Paged;
-use super::super::restoring::{Restoring, Source};
+use super::super::restoring::{Restored, Restoring, Source};
 use super::super::{OpError, chain, slot};
 use super::{Seat, WarmVm, clear, leave, remove};
 
@@ -85,7 +84,7 @@ impl Sapling {
         wanted.pause().await?;
         let seat = self.take_seat().await?;
         let restored = self.restore(seat.as_deref(), wanted).await;
-        let (vm, paged, owned) = match restored {
+        let (Restored { vm, paged, mapped }, owned) = match restored {
             Ok(made) => made,
             Err(error) => {
                 remove(&self.dir, &self.id).await;
@@ -99,6 +98,7 @@ impl Sapling {
                 link,
                 events,
                 paged,
+                mapped,
                 seat,
                 owned,
             }),
@@ -133,7 +133,7 @@ impl Sapling {
         &mut self,
         seat: Option<&Seat>,
         mut wanted: Wanted,
-    ) -> Result<(Arc<dyn Vm>, Option<Arc<Paged>>, Owned), OpError> {
+    ) -> Result<(Restored, Owned), OpError> {
         let root = self.ctx.root_disk(&self.spec)?;
         let (source, dir, image) = (self.source.clone(), self.dir.clone(), self.image.clone());
         let vmm = self.spec.hypervisor.clone();
@@ -155,8 +155,7 @@ impl Sapling {
             nic: seat.map(|seat| slot::nic(&seat.lease)),
             driver: Arc::clone(self.ctx.drivers.named(&self.spec.hypervisor)?),
         };
-        let (vm, paged) = restoring.restore(&self.ctx.pagers).await?;
-        Ok((vm, paged, owned))
+        Ok((restoring.restore(&self.ctx.pagers).await?, owned))
     }
 }
 
