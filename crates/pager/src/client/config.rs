@@ -30,7 +30,8 @@ pub struct Config {
 /// Limits of waiting and trying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From starting a pager to its first answer; the indexes of the image are read meanwhile.
+    /// From starting a pager to its first answer; the indexes of the image are read meanwhile. Milliseconds, but a host
+    /// that starts many machines at once has no processor for it at first.
     pub start: Duration,
     /// For one request.
     pub answer: Duration,
@@ -47,7 +48,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            start: Duration::from_secs(5),
+            start: Duration::from_secs(20),
             answer: Duration::from_secs(2),
             ping_every: Duration::from_millis(500),
             silence: Duration::from_secs(2),
