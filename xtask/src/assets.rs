@@ -7,6 +7,7 @@
 //! target/assets/coppice-agent    the static agent
 //! target/assets/probe.elf        the guest of tests where no Linux guest runs
 //! target/assets/firecracker/     Firecracker and its jailer
+//! target/assets/nested/          a host whose KVM runs Linux, where this one has none; made for tests only
 //! ```
 
 use std::fs;

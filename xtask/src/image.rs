@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use crate::process;
 use crate::workspace::Workspace;
 use archive::Image;
-use packages::PackageCache;
+pub(crate) use packages::PackageCache;
 
 pub(crate) use layer::sha256;
 

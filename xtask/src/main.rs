@@ -9,6 +9,7 @@ mod firecracker;
 mod fuzz;
 mod image;
 mod interrupt;
+mod nested;
 mod private_daemon;
 mod probe;
 mod process;

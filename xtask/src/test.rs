@@ -14,7 +14,7 @@ use hypervisor::qemu::{AccelChoice, KvmVerdict, MachineChoice, QemuConfig};
 
 use crate::assets::ASSETS_VARIABLE;
 use crate::workspace::Workspace;
-use crate::{assets, process};
+use crate::{assets, nested, process};
 use report::Report;
 
 /// Environment variable by which tests find the programs as users run them.
@@ -22,6 +22,9 @@ const PROGRAMS_VARIABLE: &str = "COPPICE_BIN_DIR";
 
 /// Environment variable by which tests learn how daemons run guests.
 const ACCELERATOR_VARIABLE: &str = "COPPICE_TEST_ACCELERATOR";
+
+/// What they learn where KVM runs guests.
+const USABLE: &str = "auto";
 
 /// Looks at KVM once for all tests: where it does not run guests that is found out by waiting for one,
 /// and every test has a data directory of its own.
@@ -39,7 +42,7 @@ fn accelerator(workspace: &Workspace) -> anyhow::Result<&'static str> {
     let report = runtime.block_on(hypervisor::qemu::probe(&config))?;
     println!("kvm: {}", report.kvm.explain());
     Ok(match report.kvm {
-        KvmVerdict::Usable => "auto",
+        KvmVerdict::Usable => USABLE,
         _ => "tcg",
     })
 }
@@ -49,12 +52,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
     assets::make(workspace)?;
     process::run(process::cargo(workspace).args(["build", "--quiet", "--workspace", "--bins"]))?;
 
+    let accelerator = accelerator(workspace)?;
+    if accelerator != USABLE {
+        nested::make(workspace);
+    }
     let nextest = process::find_program("cargo-nextest").is_some();
     let mut command = process::cargo(workspace);
     command
         .env(ASSETS_VARIABLE, workspace.assets_dir())
         .env(PROGRAMS_VARIABLE, workspace.target_dir.join("debug"))
-        .env(ACCELERATOR_VARIABLE, accelerator(workspace)?);
+        .env(ACCELERATOR_VARIABLE, accelerator);
     let (report, success) = if nextest {
         with_nextest(workspace, &mut command, arguments)?
     } else {

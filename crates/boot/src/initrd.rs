@@ -23,16 +23,17 @@ use crate::modules::{Module, Modules};
 pub(crate) fn build(agent: &[u8], modules: &Modules) -> io::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for dir in ["dev", "proc", "run", "sys", "modules"] {
-        archive.add(dir, Directory, 0o755, &[])?;
+        archive.add_directory(dir)?;
     }
-    archive.add("init", Regular, 0o755, agent)?;
+    archive.add_file("init", 0o755, agent)?;
     archive.add_modules("modules/order", &modules.common)?;
     archive.add_modules("modules/order.vsock", &modules.vsock)?;
-    cpio::newc::trailer(archive.bytes)
+    archive.finish()
 }
 
-#[derive(Default)]
-struct Archive {
+/// An initrd in the making: a cpio archive in the format `newc`.
+#[derive(Debug, Default)]
+pub struct Archive {
     bytes: Vec<u8>,
     inode: u32,
 }
@@ -40,7 +41,13 @@ struct Archive {
 impl Archive {
     /// Adds an entry owned by root with the time stamp zero and an inode number of its own: equal
     /// numbers would be taken for hard links by some readers.
-    fn add(&mut self, name: &str, kind: ModeFileType, mode: u32, body: &[u8]) -> io::Result<()> {
+    fn add_entry(
+        &mut self,
+        name: &str,
+        kind: ModeFileType,
+        mode: u32,
+        body: &[u8],
+    ) -> io::Result<()> {
         self.inode += 1;
         let size = u32::try_from(body.len())
             .map_err(|_| io::Error::other(format!("{name} is too large for an initrd")))?;
@@ -55,16 +62,43 @@ impl Archive {
         Ok(())
     }
 
-    /// Adds modules, and the list of them.
-    fn add_modules(&mut self, list: &str, modules: &[Module]) -> io::Result<()> {
+    /// Adds an empty directory, `name` relative to the root.
+    ///
+    /// # Errors
+    /// When the name cannot be in an archive.
+    pub fn add_directory(&mut self, name: &str) -> io::Result<()> {
+        self.add_entry(name, Directory, 0o755, &[])
+    }
+
+    /// Adds a file with these permissions.
+    ///
+    /// # Errors
+    /// When it is too long, or the name cannot be in an archive.
+    pub fn add_file(&mut self, name: &str, mode: u32, body: &[u8]) -> io::Result<()> {
+        self.add_entry(name, Regular, mode, body)
+    }
+
+    /// Adds modules below `modules/`, and the list of them, one file name a line, in their order.
+    ///
+    /// # Errors
+    /// As [`Archive::add_file`].
+    pub fn add_modules(&mut self, list: &str, modules: &[Module]) -> io::Result<()> {
         let mut order = String::new();
         for module in modules {
             order.push_str(&module.file_name);
             order.push('\n');
             let name = format!("modules/{}", module.file_name);
-            self.add(&name, Regular, 0o444, &module.bytes)?;
+            self.add_file(&name, 0o444, &module.bytes)?;
         }
-        self.add(list, Regular, 0o444, order.as_bytes())
+        self.add_file(list, 0o444, order.as_bytes())
+    }
+
+    /// The archive's bytes.
+    ///
+    /// # Errors
+    /// None that writing to memory does not have.
+    pub fn finish(self) -> io::Result<Vec<u8>> {
+        cpio::newc::trailer(self.bytes)
     }
 }
 

@@ -20,4 +20,6 @@ mod vmlinux;
 
 pub use assets::{Assets, AssetsId};
 pub use error::BootError;
+pub use initrd::Archive;
 pub use kernel::{KernelSource, Step};
+pub use modules::{Module, ModuleTree};

@@ -31,7 +31,8 @@ const WANTED: [&str; 9] = [
 ];
 
 /// An uncompressed kernel module.
-pub(crate) struct Module {
+#[derive(Debug)]
+pub struct Module {
     /// File name in the initrd, such as `virtio_blk.ko`.
     pub file_name: String,
     /// The ELF object.
@@ -47,7 +48,8 @@ pub(crate) struct Modules {
 }
 
 /// The module tree of one kernel, `lib/modules/<release>`.
-pub(crate) struct ModuleTree {
+#[derive(Debug)]
+pub struct ModuleTree {
     kernel_version: String,
     files: BTreeMap<String, PathBuf>,
     builtin: BTreeSet<String>,
@@ -55,7 +57,10 @@ pub(crate) struct ModuleTree {
 
 impl ModuleTree {
     /// Lists the tree under `dir`. The release is the directory's name.
-    pub(crate) fn open(dir: &Path) -> Result<Self, BootError> {
+    ///
+    /// # Errors
+    /// [`BootError::ModulesMissing`] if it is no such tree.
+    pub fn open(dir: &Path) -> Result<Self, BootError> {
         let builtin_list = dir.join("modules.builtin");
         if !builtin_list.is_file() {
             return Err(BootError::ModulesMissing { path: dir.into() });
@@ -94,6 +99,18 @@ impl ModuleTree {
         self.visit_present(&VSOCK, &mut order)?;
         let vsock = order.modules;
         Ok(Modules { common, vsock })
+    }
+
+    /// Reads modules and all they need, each after those. What is built into the kernel is left out.
+    ///
+    /// # Errors
+    /// [`BootError::ModuleMissing`] for the first one that this kernel has not.
+    pub fn load(&self, names: &[&str]) -> Result<Vec<Module>, BootError> {
+        let mut order = LoadOrder::default();
+        names
+            .iter()
+            .try_for_each(|name| self.visit(name, &mut order))?;
+        Ok(order.modules)
     }
 
     fn visit_present(&self, names: &[&str], order: &mut LoadOrder) -> Result<(), BootError> {

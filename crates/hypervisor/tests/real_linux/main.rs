@@ -15,6 +15,7 @@ mod network;
 mod scratch;
 mod subject;
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -22,6 +23,7 @@ use std::time::Instant;
 use hypervisor::conformance::{Scenario, Subject};
 use hypervisor::firecracker::KvmAccess;
 use hypervisor::qemu::{AccelChoice, KvmVerdict, MachineChoice, QemuConfig};
+use nested::Where;
 
 use chosen::Chosen;
 use subject::Firecracker;
@@ -49,14 +51,32 @@ fn main() -> ExitCode {
         println!("skipped: COPPICE_ASSETS is not set, there is no guest to test Firecracker with");
         return ExitCode::SUCCESS;
     };
+    if let Some(missing) = missing(&assets) {
+        println!("skipped: {missing}");
+        return ExitCode::SUCCESS;
+    }
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        match obstacle(&assets).await {
-            Some(why) => println!("skipped: {why}"),
-            None => run(&chosen, &assets).await,
+    match Where::decide(runtime.block_on(obstacle(&assets))) {
+        Where::Here => runtime.block_on(run(&chosen, &assets)),
+        Where::In(host) => {
+            let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+            let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+            nested::program(&host, &std::env::current_exe().unwrap(), &arguments);
         }
-    });
+        Where::Nowhere(why) => println!("skipped: {why}"),
+    }
     ExitCode::SUCCESS
+}
+
+/// What the assets lack.
+fn missing(assets: &Path) -> Option<&'static str> {
+    if !assets.join("firecracker/firecracker").is_file() {
+        return Some("there is no Firecracker among the assets");
+    }
+    if !assets.join("boot/current/vmlinux").is_file() {
+        return Some("the boot assets have no uncompressed kernel");
+    }
+    None
 }
 
 fn names() -> impl Iterator<Item = String> {
@@ -69,13 +89,6 @@ async fn obstacle(assets: &Path) -> Option<String> {
     let kvm = KvmAccess::find();
     if kvm != KvmAccess::Usable {
         return Some(kvm.explain().to_owned());
-    }
-    if !assets.join("firecracker/firecracker").is_file() {
-        return Some("there is no Firecracker among the assets".to_owned());
-    }
-    let vmlinux = assets.join("boot/current/vmlinux");
-    if !vmlinux.is_file() {
-        return Some("the boot assets have no uncompressed kernel".to_owned());
     }
     // `cargo xtask test` has looked already, once for all tests.
     match std::env::var("COPPICE_TEST_ACCELERATOR").as_deref() {
