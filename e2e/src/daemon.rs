@@ -238,6 +238,18 @@ impl Daemon {
         found.remove(0)
     }
 
+    /// Kills the pagers of its images, and gives how many there were.
+    pub fn kill_pagers(&self) -> usize {
+        let place = self.data().join("pagers").display().to_string();
+        let mut found = processes::belonging_to(self.data());
+        found.retain(|process| {
+            let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&place)
+        });
+        found.iter().for_each(|pager| processes::kill(pager.pid));
+        found.len()
+    }
+
     /// Everything that the daemon has written since it was last started.
     #[must_use]
     pub fn log(&self) -> String {

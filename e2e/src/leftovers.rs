@@ -40,7 +40,10 @@ impl Daemon {
     /// The directories of the memory images that an instance has.
     #[must_use]
     pub fn images(&self, instance: &str) -> Vec<PathBuf> {
-        below(&self.directory(instance).join("memory"))
+        let mut images = below(&self.directory(instance).join("memory"));
+        // Beside an image lies what is known of it: its hot pages.
+        images.retain(|path| path.is_dir());
+        images
     }
 
     /// The directory of the only memory image that an instance has.

@@ -33,8 +33,9 @@ fn belongs(proc: &Path, data: &Path) -> Option<Process> {
     let directory = fs::read_link(proc.join("cwd")).ok()?;
     let arguments = fs::read(proc.join("cmdline")).ok()?;
     let text = data.to_str()?;
-    let named = String::from_utf8_lossy(&arguments).contains(text);
-    if !directory.starts_with(data) && !named {
+    let arguments = String::from_utf8_lossy(&arguments);
+    let jailed = instance_of_jailed(&arguments, data);
+    if !directory.starts_with(data) && !arguments.contains(text) && jailed.is_none() {
         return None;
     }
     let stat = fs::read_to_string(proc.join("stat")).ok()?;
@@ -46,8 +47,19 @@ fn belongs(proc: &Path, data: &Path) -> Option<Process> {
     Some(Process {
         pid,
         started: (*fields.get(19)?).to_owned(),
-        instance: instance_of(&directory, data),
+        instance: instance_of(&directory, data).or(jailed),
     })
+}
+
+/// A jailed machine works in a root of its own. It is known by its name, which holds the instance's.
+fn instance_of_jailed(arguments: &str, data: &Path) -> Option<String> {
+    let mut words = arguments.split('\0').skip_while(|word| *word != "--id");
+    let id = words.nth(1)?;
+    let instances = fs::read_dir(data.join("instances")).ok()?;
+    instances
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .find(|instance| id.contains(instance.as_str()))
 }
 
 fn instance_of(directory: &Path, data: &Path) -> Option<String> {

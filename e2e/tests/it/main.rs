@@ -9,6 +9,7 @@ mod copies;
 mod crash;
 mod exec;
 mod fanout;
+mod firecracker;
 mod identity;
 mod images;
 mod locks;
