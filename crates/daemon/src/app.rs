@@ -1,5 +1,6 @@
 //! The composition root.
 
+pub(crate) mod data_dir;
 mod program;
 mod vmms;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::images::ImageStore;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use boot::Assets;
 use memory::{Loader, Verified};
 use model::{InstanceRecord, UnixMillis};
@@ -46,8 +47,8 @@ pub async fn run(config: Config) -> Result<()> {
     let layout = Layout::new(&config.data_dir);
     std::fs::create_dir_all(layout.instances())
         .with_context(|| format!("cannot create {}", config.data_dir.display()))?;
-    protect(&config.data_dir, config.vmm_uid)?;
-    let _lock = lock(&layout.lock())?;
+    data_dir::protect(&config.data_dir, config.vmm_uid)?;
+    let _lock = data_dir::lock(&layout.lock(), data_dir::PATIENCE).await?;
     let metrics = crate::metrics::install()?;
     let store = Arc::new(Store::open(&layout.database()).context("cannot open the records")?);
     let roots = Arc::new(ImageStore::open(&layout.images()).context("cannot open the images")?);
@@ -328,33 +329,6 @@ fn parallel_starts() -> usize {
     2 * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Memory images hold whatever was in the guests' memory, records their environments:
-/// nobody else may come near. VMMs with a user of their own must be able to reach their
-/// files by name, so their group, and no other, may pass through the directory.
-fn protect(data_dir: &Path, vmm_uid: Option<u32>) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let refused = || format!("cannot protect {}", data_dir.display());
-    if vmm_uid.is_some() {
-        // VMMs run with the group of the same number.
-        std::os::unix::fs::chown(data_dir, None, vmm_uid).with_context(refused)?;
-    }
-    let mode = if vmm_uid.is_some() { 0o710 } else { 0o700 };
-    std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(mode)).with_context(refused)
-}
-
-/// One daemon owns a data directory.
-pub(crate) fn lock(path: &Path) -> Result<std::fs::File> {
-    let file =
-        std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-    if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!(
-            "another coppiced already runs on this data directory ({} is locked)",
-            path.display()
-        );
-    }
-    Ok(file)
-}
-
 /// What machines boot with: the configured files, else what setup installed.
 pub(crate) fn boot_files(config: &Config, layout: &Layout) -> Result<BootFiles> {
     if let Some(files) = config.boot.clone() {
@@ -390,31 +364,4 @@ fn now() -> UnixMillis {
     UnixMillis(since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-
-    use super::*;
-
-    #[test]
-    fn the_data_directory_is_closed_to_all_but_the_daemon_and_its_vmms() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let own = rustix::process::getegid().as_raw();
-        let group = if rustix::process::geteuid().is_root() {
-            own + 4711
-        } else {
-            own
-        };
-        for (vmm_uid, mode) in [(None, 0o700), (Some(group), 0o710), (None, 0o700)] {
-            protect(dir.path(), vmm_uid).unwrap();
-            let meta = std::fs::metadata(dir.path()).unwrap();
-            assert_eq!(meta.permissions().mode() & 0o777, mode, "{vmm_uid:?}");
-            if let Some(group) = vmm_uid {
-                assert_eq!(meta.gid(), group);
-            }
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use edge::{Client, ClientError, Place};
 
-use crate::app;
+use crate::app::{self, data_dir};
 use crate::config::Config;
 use crate::instances::Layout;
 
@@ -23,7 +23,7 @@ pub async fn run(config: &Config) -> Result<Removed> {
     if !layout.root().exists() {
         return Ok(Removed::default());
     }
-    let _lock = app::lock(&layout.lock())?;
+    let _lock = data_dir::lock(&layout.lock(), data_dir::PATIENCE).await?;
     let running = machines(&layout)?;
     if running > 0 {
         bail!("{running} machines run on this data directory; start coppiced and stop them first");
