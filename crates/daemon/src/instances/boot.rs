@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest::{GuestEvent, GuestPhase, Link, StartSpec};
+use guest::{GuestEvent, GuestPhase, StartSpec};
 use hypervisor::{Driver, ExitReason, KernelFiles, LaunchPlan, MachineSpec, Vm, VmStatus};
 use model::{ExitInfo, GuestFact, Intent, VmmFact};
 use tracing::{info, warn};
@@ -12,6 +12,7 @@ use super::actor::{Actor, Up};
 use super::command::StartOverrides;
 use super::context::{BOOT_DEADLINE, RESUME_DEADLINE};
 use super::identity;
+use super::reaching::reach;
 use super::{OpError, chain, disk};
 use crate::store::{ImageRecord, StoreError};
 
@@ -317,8 +318,7 @@ impl Actor {
 
 /// Waits for the agent, and lets it start the program unless it has done so.
 async fn come_up(vm: Arc<dyn Vm>, mut spec: StartSpec) -> Result<Up, OpError> {
-    let stream = vm.dial(BOOT_DEADLINE).await?;
-    let (link, events) = Link::connect(stream, BOOT_DEADLINE).await?;
+    let (link, events) = reach(vm.as_ref(), BOOT_DEADLINE).await?;
     match link.phase() {
         GuestPhase::Waiting => {
             if vm.status().await? == VmStatus::Shutdown {

@@ -22,6 +22,7 @@ mod journal;
 mod layout;
 mod pagers;
 mod published;
+mod reaching;
 mod recover;
 mod registry;
 mod restoring;

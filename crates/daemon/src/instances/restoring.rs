@@ -13,6 +13,7 @@ use super::blocking::blocking_op;
 use super::context::RESUME_DEADLINE;
 use super::layout::InstanceDir;
 use super::pagers::{HotOrder, Mapped, Paged, Pagers, Paging};
+use super::reaching::reach;
 use super::{OpError, chain, disk};
 
 /// What the RAM of a machine that wakes comes from.
@@ -142,12 +143,12 @@ pub(super) fn check_vmm(image: &Image, vmm: &str) -> Result<(), OpError> {
     .into())
 }
 
-/// One round trip: connect, take the identity, answer "ready".
+/// Connects, has the guest take its identity, and hears that it is ready.
 pub(super) async fn resume_guest(vm: &Arc<dyn Vm>, identity: Identity) -> Result<Up, OpError> {
     let has_hook = identity.post_fork.is_some();
-    let stream = vm.dial(RESUME_DEADLINE).await?;
-    let resumed = guest::Link::connect_and_resume(stream, identity, RESUME_DEADLINE).await;
-    let (link, events, _report) = resumed.map_err(|error| not_resumed(error, has_hook))?;
+    let (link, events) = reach(vm.as_ref(), RESUME_DEADLINE).await?;
+    let resumed = link.resume(identity, RESUME_DEADLINE).await;
+    resumed.map_err(|error| not_resumed(error, has_hook))?;
     Ok(Up { link, events })
 }
 

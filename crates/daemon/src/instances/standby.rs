@@ -1,6 +1,6 @@
 //! Going to sleep and waking up.
 
-use guest::{Link, LinkError};
+use guest::LinkError;
 use hypervisor::{RamUse, Vm};
 use memory::{Draft, How, ManifestFacts, NewDisk};
 use model::{
@@ -12,6 +12,7 @@ use tracing::warn;
 use super::actor::{Actor, Up};
 use super::blocking::blocking;
 use super::context::{QUIESCE_DEADLINE, THAW_DEADLINE};
+use super::reaching::reach;
 use super::restoring::{Restored, Restoring, Source, resume_guest};
 use super::{OpError, chain, disk, identity};
 use crate::entropy;
@@ -194,8 +195,7 @@ impl Actor {
     /// is still to be heard of otherwise, and makes the actor look for the guest until it answers.
     async fn thaw_anew(&mut self) -> Result<(), OpError> {
         let vm = self.running_vm()?;
-        let stream = vm.dial(THAW_DEADLINE).await?;
-        let (link, events) = Link::connect(stream, THAW_DEADLINE).await?;
+        let (link, events) = reach(vm.as_ref(), THAW_DEADLINE).await?;
         link.thaw(THAW_DEADLINE).await?;
         self.take_guest(Up { link, events });
         Ok(())

@@ -2,16 +2,25 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use guest::{Events, ExecSpec, GuestNetwork, Identity, Link, MachineId, Output, StartSpec};
+use guest::{
+    Events, ExecSpec, GuestNetwork, Identity, Link, LinkError, MachineId, Output, StartSpec,
+};
 use hypervisor::Vm;
 
 /// For anything a guest is asked; it boots in two to three seconds on an idle host.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The events must be kept as long as the link is used: an agent whose events nobody takes is cut off.
+/// The events must be kept as long as the link is used: an agent whose events nobody takes is cut off. A greeting that
+/// is lost is repeated, as the daemon does it: a machine that was saved ends its connections when it goes on.
 pub(crate) async fn connect(vm: &dyn Vm) -> (Link, Events) {
-    let stream = vm.dial(DEADLINE).await.unwrap();
-    Link::connect(stream, DEADLINE).await.unwrap()
+    for _ in 0..3 {
+        let stream = vm.dial(DEADLINE).await.unwrap();
+        match Link::connect(stream, DEADLINE).await {
+            Err(LinkError::Closed) => {}
+            connected => return connected.unwrap(),
+        }
+    }
+    panic!("the agent ends every connection");
 }
 
 /// Sets a booted machine up with a program that does nothing.

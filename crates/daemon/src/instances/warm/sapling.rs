@@ -20,6 +20,7 @@ use super::super::layout::InstanceDir;
 use super::super::restoring::{Restored, Restoring, Source};
 use super::super::{OpError, chain, slot};
 use super::{Seat, WarmVm, clear, leave, remove};
+use crate::instances::reaching::reach;
 
 /// Time for the fork that was just made before the next one is prepared: whoever asked
 /// for it has the processor first.
@@ -162,8 +163,7 @@ impl Sapling {
 /// Reaches the agent and lets it go through the motions of a command once: under
 /// emulation the first time costs several times what the later ones do.
 async fn greet(vm: &Arc<dyn Vm>) -> Result<(Link, Events), OpError> {
-    let stream = vm.dial(RESUME_DEADLINE).await?;
-    let (link, events) = Link::connect(stream, RESUME_DEADLINE).await?;
+    let (link, events) = reach(vm.as_ref(), RESUME_DEADLINE).await?;
     // A guest whose programs moved before it had an identity of its own would be two
     // machines in one: such an image is forked cold.
     if !link.frozen() {
