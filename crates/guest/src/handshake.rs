@@ -17,12 +17,9 @@ pub(crate) struct Greeted<S> {
     pub(crate) ack: HelloAck,
 }
 
-/// Sends a delimiter, a `Hello` and `first` in one write, then drops everything up to the answer to
-/// this `Hello`.
-pub(crate) async fn greet<S>(
-    mut stream: S,
-    first: Option<&ToGuest>,
-) -> Result<Greeted<S>, LinkError>
+/// Sends a delimiter and a `Hello` in one write, then drops everything up to the answer to this
+/// `Hello`.
+pub(crate) async fn greet<S>(mut stream: S) -> Result<Greeted<S>, LinkError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -34,9 +31,6 @@ where
     };
     let mut out = vec![0];
     encode(&ToGuest::Hello(hello), &mut out)?;
-    if let Some(message) = first {
-        encode(message, &mut out)?;
-    }
     stream.write_all(&out).await?;
     stream.flush().await?;
 

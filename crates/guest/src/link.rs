@@ -57,39 +57,25 @@ impl Link {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (sender, events) = Events::channel();
-        let link =
-            Self::establish(stream, Router::new(sender), None, Deadline::after(deadline)).await?;
-        Ok((link, events))
-    }
-
-    /// Greets the agent of a machine that woke from a memory image and gives the machine its
-    /// identity, in one write and one round trip.
-    ///
-    /// # Errors
-    /// [`LinkError::Refused`] when a step failed in the guest: the machine must not be used.
-    pub async fn connect_and_resume<S>(
-        stream: S,
-        identity: Identity,
-        deadline: Duration,
-    ) -> Result<(Link, Events, ResumeReport), LinkError>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
         let deadline = Deadline::after(deadline);
+        let greeted = deadline.run("hello", greet(stream)).await?;
         let (sender, events) = Events::channel();
         let router = Router::new(sender);
-        let nonce = nonce()?;
-        let reply = router.expect_reply(FIRST_CALL);
-        let request = ToGuest::Resume {
-            call: FIRST_CALL,
-            nonce,
-            identity: Box::new(identity),
+        router.set_phase(greeted.ack.phase.clone());
+        router.set_frozen(greeted.ack.frozen);
+        let agent = greeted.ack.agent.clone();
+        let router = Arc::new(router);
+        let (frames, queue) = mpsc::channel(WRITE_QUEUE);
+        driver::spawn(greeted, Arc::clone(&router), queue);
+        let link = Link {
+            inner: Arc::new(Inner {
+                router,
+                frames,
+                calls: AtomicU32::new(1),
+                agent,
+            }),
         };
-        let link = Self::establish(stream, router, Some(request), deadline).await?;
-        let answer = deadline.run("resume", received(reply)).await?;
-        let report = resumed(answer, nonce)?;
-        Ok((link, events, report))
+        Ok((link, events))
     }
 
     /// How far the guest is, as last heard.
@@ -124,7 +110,7 @@ impl Link {
         }
     }
 
-    /// As [`Link::connect_and_resume`], on a connection that stands already.
+    /// Gives a machine that woke from a memory image its identity, after which its programs go on.
     ///
     /// # Errors
     /// [`LinkError::Refused`] when a step failed in the guest: the machine must not be used.
@@ -283,32 +269,6 @@ impl Link {
         self.inner.router.closed().await;
     }
 
-    async fn establish<S>(
-        stream: S,
-        router: Router,
-        first: Option<ToGuest>,
-        deadline: Deadline,
-    ) -> Result<Link, LinkError>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let greeted = deadline.run("hello", greet(stream, first.as_ref())).await?;
-        router.set_phase(greeted.ack.phase.clone());
-        router.set_frozen(greeted.ack.frozen);
-        let agent = greeted.ack.agent.clone();
-        let router = Arc::new(router);
-        let (frames, queue) = mpsc::channel(WRITE_QUEUE);
-        driver::spawn(greeted, Arc::clone(&router), queue);
-        Ok(Link {
-            inner: Arc::new(Inner {
-                router,
-                frames,
-                calls: AtomicU32::new(FIRST_CALL + 1),
-                agent,
-            }),
-        })
-    }
-
     async fn call(
         &self,
         what: &'static str,
@@ -328,9 +288,6 @@ impl Link {
         Deadline::after(deadline).run(what, work).await
     }
 }
-
-/// The call that is sent together with a hello.
-const FIRST_CALL: CallId = 1;
 
 impl Inner {
     pub(crate) fn next_call(&self) -> CallId {

@@ -180,8 +180,8 @@ impl HandMade {
     /// Makes it a machine of its own and runs a command in it.
     pub(super) async fn answer(&self) -> anyhow::Result<()> {
         let stream = UnixStream::connect(self.home.path().join("agent")).await?;
-        let (link, _events, _report) =
-            Link::connect_and_resume(stream, identity()?, DEADLINE).await?;
+        let (link, _events) = Link::connect(stream, DEADLINE).await?;
+        link.resume(identity()?, DEADLINE).await?;
         let spec = ExecSpec {
             argv: vec!["true".to_owned()],
             ..ExecSpec::default()

@@ -15,7 +15,7 @@ conformance! {
     nothing_works_before_the_start
     a_connection_recovers_from_any_rubbish
     a_hello_ends_the_sessions_before_it
-    a_resume_takes_one_round_trip
+    a_resume_gives_the_machine_its_identity
     a_post_fork_command_must_succeed
     the_end_of_the_program_is_told_until_acknowledged
     no_common_version_is_told
@@ -127,7 +127,7 @@ async fn a_hello_ends_the_sessions_before_it(mut target: Target) {
     }
 }
 
-async fn a_resume_takes_one_round_trip(mut target: Target) {
+async fn a_resume_gives_the_machine_its_identity(mut target: Target) {
     let before = frames(&[
         hello(7),
         ToGuest::Start {
@@ -143,9 +143,8 @@ async fn a_resume_takes_one_round_trip(mut target: Target) {
         .await
         .unwrap();
     let stream = target.stream.take().unwrap();
-    let (link, _events, report) = Link::connect_and_resume(stream, identity("web-2"), PATIENCE)
-        .await
-        .unwrap();
+    let (link, _events) = Link::connect(stream, PATIENCE).await.unwrap();
+    let report = link.resume(identity("web-2"), PATIENCE).await.unwrap();
     assert_eq!(report.hook, None);
     assert!(matches!(link.phase(), GuestPhase::Started { .. }));
     let env = run(&link, command(&["env"])).await;

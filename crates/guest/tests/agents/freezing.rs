@@ -142,9 +142,8 @@ async fn a_resume_thaws_before_its_hook(mut target: Target) {
         post_fork,
         ..identity("web-2")
     };
-    let (link, _events, report) = Link::connect_and_resume(stream, identity, PATIENCE)
-        .await
-        .unwrap();
+    let (link, _events) = Link::connect(stream, PATIENCE).await.unwrap();
+    let report = link.resume(identity, PATIENCE).await.unwrap();
     assert_eq!(report.hook.unwrap().output, b"hooked\n");
     assert!(!link.frozen());
 }
@@ -248,9 +247,8 @@ async fn forks_of_a_fake_are_frozen_and_draw_numbers_of_their_own() {
             entropy: vec![entropy; guest::MIN_ENTROPY],
             ..identity("fork")
         };
-        let (link, _events, _) = Link::connect_and_resume(stream, identity, PATIENCE)
-            .await
-            .unwrap();
+        let (link, _events) = Link::connect(stream, PATIENCE).await.unwrap();
+        link.resume(identity, PATIENCE).await.unwrap();
         run(&link, command(&["random"])).await.stdout
     };
     let (one, other) = (random_of_fork(1).await, random_of_fork(2).await);
