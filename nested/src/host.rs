@@ -150,7 +150,7 @@ fn wait(mut qemu: Child, limit: Duration) -> io::Result<()> {
 }
 
 fn last_lines(text: &str) -> String {
-    const LINES: usize = 40;
+    const LINES: usize = 200;
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
