@@ -16,6 +16,7 @@ use super::prepare::{prepare_launch, prepare_restore};
 use super::start;
 use super::version::FirecrackerVersion;
 use super::vm::{FirecrackerVm, clean, open_run_dir, ram_descriptor};
+use crate::launch::Launchers;
 use crate::machine::{Record, RunDir, adopt_ram, hold, host_cpu, in_place};
 use crate::process::{Process, RunMark};
 use crate::{
@@ -37,7 +38,7 @@ pub struct FirecrackerDriver {
 pub(super) struct Shared {
     pub(super) firecracker: PathBuf,
     pub(super) version: FirecrackerVersion,
-    pub(super) launcher: Vec<String>,
+    pub(super) launchers: Launchers,
     pub(super) identity: VmmIdentity,
     pub(super) boot_id: String,
     pub(super) loader: Arc<Loader>,
@@ -76,7 +77,7 @@ impl FirecrackerDriver {
         let shared = Shared {
             firecracker: report.firecracker,
             version: report.version,
-            launcher: config.launcher,
+            launchers: Launchers::new(config.launcher),
             identity,
             boot_id,
             loader,

@@ -60,7 +60,7 @@ fn spawn_as(
     clean_directory(run_dir);
     let spec = spec(shared, &prepared, &id, jailed)?;
     let failed = |error| with_log(error, run_dir, &prepared.record);
-    let begun = launch::begin(&shared.launcher, &spec).map_err(failed)?;
+    let begun = launch::begin(&shared.launchers, &spec).map_err(failed)?;
     // Files are made while the launcher does what it can do without them. It would make these two itself, later.
     for log in [&prepared.record.log, &prepared.console, &prepared.app] {
         make_log(log)?;
@@ -70,7 +70,7 @@ fn spawn_as(
     }
     prepared.record.write(run_dir)?;
     // What can fail comes before there is a VMM that nobody would have.
-    let directory = open_run_dir(run_dir, &prepared.record, begun.id()?)?;
+    let directory = open_run_dir(run_dir, &prepared.record, begun.id())?;
     let process = begun.go()?;
     let loaded = prepared.loaded();
     let loader = Arc::clone(&shared.loader);

@@ -8,6 +8,7 @@
 mod jail;
 mod network;
 mod program;
+mod ready;
 mod spawn;
 mod spec;
 #[expect(
@@ -18,6 +19,7 @@ mod sys;
 
 pub(crate) use program::MAX_OPEN_FILES;
 pub use program::launch_main;
+pub(crate) use ready::Launchers;
 pub(crate) use spawn::{begin, spawn};
 pub(crate) use spec::{Access, File, Jail, JailFile, Listener, Network, Slot, Spec};
 

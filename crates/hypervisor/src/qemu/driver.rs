@@ -12,6 +12,7 @@ use super::host::{self, Choice};
 use super::prepare::{prepare_launch, prepare_restore};
 use super::vm::{QemuVm, SOCKETS};
 use super::{start, sys};
+use crate::launch::Launchers;
 use crate::machine::{Record, RunDir, adopt_ram, blocking, hold};
 use crate::process::{Process, RunMark};
 use crate::{
@@ -32,7 +33,7 @@ pub struct QemuDriver {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) qemu: PathBuf,
-    pub(super) launcher: Vec<String>,
+    pub(super) launchers: Launchers,
     pub(super) vmm_uid: Option<u32>,
     pub(super) model: Model,
     pub(super) identity: VmmIdentity,
@@ -72,7 +73,7 @@ impl QemuDriver {
         } = config;
         let shared = Shared {
             qemu,
-            launcher,
+            launchers: Launchers::new(launcher),
             vmm_uid,
             model,
             identity,

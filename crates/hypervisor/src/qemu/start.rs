@@ -77,7 +77,7 @@ pub(super) fn spawn(shared: &Shared, prepared: Prepared) -> Result<Spawned, VmmE
     // A socket of an earlier run would refuse connections until the launcher has replaced it.
     let directory = RunDir::open(&run_dir)?;
     let process =
-        launch::spawn(&shared.launcher, &spec).map_err(|error| with_log(error, &record))?;
+        launch::spawn(&shared.launchers, &spec).map_err(|error| with_log(error, &record))?;
     let loaded = match &ram {
         Ram::Own(_) => None,
         Ram::Shared(loaded) => Some(Arc::clone(loaded)),
