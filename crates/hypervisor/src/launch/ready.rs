@@ -1,36 +1,41 @@
 //! Launchers that wait for orders.
 //!
 //! The program is the whole daemon, and takes a millisecond or two to start. That is as long as a tenth of a restore, so
-//! the next launcher is started when one is taken, and waits. There is never more than one.
+//! one is started ahead, and waits. There is never more than one: machines that are made at once start theirs themselves.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::VmmError;
 
-/// For a host that is short of everything.
-const START_DEADLINE: Duration = Duration::from_secs(20);
+/// After one was taken, before the next is started: what it was taken for has the processors first.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Where launchers come from: a program and its first arguments.
 #[derive(Debug)]
 pub(crate) struct Launchers {
     prefix: Vec<String>,
-    /// From the thread that starts them, once there is one. A launcher dies with the thread that started it, so this is
-    /// none of the runtime's, which come and go.
-    ready: Mutex<Option<Receiver<io::Result<Waiting>>>>,
+    ready: Slot,
+    /// To the thread that starts them ahead, once there is one. A launcher dies with the thread that started it, so this
+    /// is none of the runtime's, which come and go.
+    taken: Mutex<Option<Sender<()>>>,
 }
+
+/// What waits.
+type Slot = Arc<Mutex<Option<Waiting>>>;
 
 impl Launchers {
     /// Starts nothing yet.
     pub(crate) fn new(prefix: Vec<String>) -> Self {
         Self {
             prefix,
-            ready: Mutex::new(None),
+            ready: Slot::default(),
+            taken: Mutex::default(),
         }
     }
 
@@ -39,50 +44,71 @@ impl Launchers {
         Path::new(self.prefix.first().map_or("", String::as_str))
     }
 
-    /// One that waits. Blocks while it is started, if none is ready.
+    /// The one that waits, or one that is started by this thread, with which it dies until it was let go.
     pub(super) fn take(&self) -> Result<Waiting, VmmError> {
         if self.prefix.is_empty() {
             return Err(VmmError::unusable("no launcher is configured"));
         }
-        let failed = VmmError::io("start", self.program());
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        // The first may have waited for days, and have been killed, or have failed for want of something.
-        if let Ok(mut waiting) = receive(&mut ready, &self.prefix)
+        let ready = lock(&self.ready).take();
+        self.order_next();
+        // It may have waited for days, and have been killed.
+        if let Some(mut waiting) = ready
             && waiting.waits()
         {
             return Ok(waiting);
         }
-        receive(&mut ready, &self.prefix).map_err(failed)
+        Waiting::start(&self.prefix).map_err(VmmError::io("start", self.program()))
     }
-}
 
-/// What the thread has next; it is started if it is not there.
-fn receive(
-    ready: &mut Option<Receiver<io::Result<Waiting>>>,
-    prefix: &[String],
-) -> io::Result<Waiting> {
-    let receiver = match ready {
-        Some(receiver) => receiver,
-        None => ready.insert(supply(prefix.to_vec())?),
-    };
-    match receiver.recv_timeout(START_DEADLINE) {
-        Ok(started) => started,
-        Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
-        Err(RecvTimeoutError::Disconnected) => {
-            *ready = None;
-            Err(io::Error::other("what starts launchers has ended"))
+    /// Without a thread all launchers are started by those who need them.
+    fn order_next(&self) {
+        let mut taken = lock(&self.taken);
+        let told = taken.as_ref().is_some_and(|thread| thread.send(()).is_ok());
+        if !told {
+            *taken = supply(&self.prefix, &self.ready).ok();
         }
     }
 }
 
-/// Has one started before it is asked for, until nobody can ask any more.
-fn supply(prefix: Vec<String>) -> io::Result<Receiver<io::Result<Waiting>>> {
-    // Without room in it: what is sent is taken at once.
-    let (sender, receiver): (SyncSender<_>, _) = sync_channel(0);
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in them is whole at all times.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts one, and another one each time that one is taken, until nobody can take any more.
+fn supply(prefix: &[String], ready: &Slot) -> io::Result<Sender<()>> {
+    let (sender, taken) = channel();
+    let (prefix, ready) = (prefix.to_vec(), Arc::clone(ready));
     thread::Builder::new()
         .name("launchers".into())
-        .spawn(move || while sender.send(Waiting::start(&prefix)).is_ok() {})?;
-    Ok(receiver)
+        .spawn(move || {
+            while is_quiet(&taken) {
+                // Only this thread puts one there.
+                if lock(&ready).is_none() {
+                    match Waiting::start(&prefix) {
+                        Ok(waiting) => *lock(&ready) = Some(waiting),
+                        Err(error) => tracing::debug!(%error, "no launcher is started ahead"),
+                    }
+                }
+                if taken.recv().is_err() {
+                    break;
+                }
+            }
+            // They die with this thread.
+            lock(&ready).take();
+        })?;
+    Ok(sender)
+}
+
+/// Waits until none was taken for a while; false when none will be.
+fn is_quiet(taken: &Receiver<()>) -> bool {
+    loop {
+        match taken.recv_timeout(PAUSE) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
 }
 
 /// A launcher without orders. Dropped it ends, and is waited for.
@@ -142,39 +168,21 @@ impl Drop for Waiting {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(30);
+
     fn launchers(words: &[&str]) -> Launchers {
         Launchers::new(words.iter().map(|&word| word.to_owned()).collect())
     }
 
-    /// Launchers that come in this order.
-    fn given(prepared: Vec<io::Result<Waiting>>) -> Launchers {
-        let launchers = launchers(&["cat"]);
-        let (sender, receiver) = sync_channel(prepared.len());
-        for one in prepared {
-            sender.send(one).unwrap();
-        }
-        *launchers.ready.lock().unwrap() = Some(receiver);
-        launchers
-    }
-
-    fn cat() -> Waiting {
-        Waiting::start(&["cat".to_owned()]).unwrap()
-    }
-
     #[test]
     fn one_that_was_killed_while_it_waited_is_not_given_out() {
-        let (mut killed, good) = (cat(), cat());
+        let launchers = launchers(&["cat"]);
+        let mut killed = Waiting::start(&launchers.prefix).unwrap();
+        let id = killed.child.id();
         killed.child.kill().unwrap();
         killed.child.wait().unwrap();
-        let id = good.child.id();
-        let launchers = given(vec![Ok(killed), Ok(good)]);
-        assert_eq!(launchers.take().unwrap().child.id(), id);
-    }
-
-    #[test]
-    fn a_failure_of_long_ago_is_not_told() {
-        let launchers = given(vec![Err(io::ErrorKind::OutOfMemory.into()), Ok(cat())]);
-        launchers.take().unwrap();
+        *lock(&launchers.ready) = Some(killed);
+        assert_ne!(launchers.take().unwrap().child.id(), id);
     }
 
     #[test]
@@ -201,8 +209,8 @@ mod tests {
         };
         until(|| started().len() == 2);
         let ready = started().into_iter().find(|&id| id != taken.child.id());
+        until(|| lock(&launchers.ready).is_some());
         let process = format!("/proc/{}", ready.unwrap());
-        assert!(Path::new(&process).exists());
         drop(launchers);
         until(|| !Path::new(&process).exists());
         assert!(taken.waits(), "it was somebody's");
@@ -211,7 +219,7 @@ mod tests {
     fn until(mut holds: impl FnMut() -> bool) {
         let began = std::time::Instant::now();
         while !holds() {
-            assert!(began.elapsed() < START_DEADLINE, "it never holds");
+            assert!(began.elapsed() < PATIENCE, "it never holds");
             thread::yield_now();
         }
     }

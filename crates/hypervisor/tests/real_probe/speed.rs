@@ -41,7 +41,7 @@ pub(crate) async fn measure(subject: &Firecracker, qemu: Option<&Qemu>) {
     let templates = rig.driver.templates().unwrap();
     let _hold = templates.hold(saved.image.dir()).await;
     let compressed = compressed(&rig, &saved.image);
-    let restores = restores(&rig, subject, &saved, if quick { 15 } else { 40 }).await;
+    let restores = restores(&rig, subject, &saved, if quick { 26 } else { 39 }).await;
     let mut ways = Ways::start(&rig, &saved.image, &compressed).await;
     let rounds = if quick { 3 } else { 9 };
     ways.measure(&rig, rounds).await;
