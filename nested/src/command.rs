@@ -5,7 +5,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 /// Names of the virtio ports, in the order in which QEMU is given them.
-pub(crate) const PORTS: [&str; 2] = ["output", "status"];
+pub(crate) const PORTS: [&str; 3] = ["output", "status", "beats"];
+
+/// Seconds between two signs of life.
+pub(crate) const BEAT_SECONDS: u64 = 2;
 
 /// A program and all it is told.
 #[derive(Debug)]
@@ -17,8 +20,8 @@ pub(crate) struct Command<'a> {
 }
 
 impl Command<'_> {
-    /// Waits for the ports, runs the program, says on one port what it says and on the other one how it ended, and
-    /// powers off.
+    /// Waits for the ports, gives signs of life on one, runs the program, says on another port what it says and on
+    /// another one how it ended, and powers off.
     pub(crate) fn script(&self) -> Vec<u8> {
         let mut script = Vec::new();
         for (name, value) in self.environment {
@@ -28,7 +31,9 @@ impl Command<'_> {
             quote(value, &mut script);
             script.push(b'\n');
         }
-        script.extend_from_slice(b"until [ -e /dev/vport0p2 ]; do :; done\ncd ");
+        script.extend_from_slice(b"until [ -e /dev/vport0p3 ]; do :; done\n");
+        let beat = format!("while echo beat; do sleep {BEAT_SECONDS}; done > /dev/vport0p3 &\ncd ");
+        script.extend_from_slice(beat.as_bytes());
         quote(self.directory.as_os_str(), &mut script);
         script.push(b'\n');
         quote(self.program.as_os_str(), &mut script);

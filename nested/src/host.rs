@@ -15,6 +15,10 @@ const MEMORY_MIB: u32 = 4096;
 /// Between two looks at whether QEMU has ended.
 const TICK: Duration = Duration::from_millis(20);
 
+/// A host without a sign of life for so long has died: its kernel hangs, or waits for an interrupt that was lost.
+/// It is far more than the [`BEAT_SECONDS`](crate::command::BEAT_SECONDS) between two, for a processor that many share.
+const SILENCE: Duration = Duration::from_secs(90);
+
 /// Kernel and initrd of a nested host.
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -27,10 +31,22 @@ pub struct Host {
 pub struct Output {
     /// What it printed to standard output and standard error.
     pub text: String,
-    /// Its exit code; none if the machine ended without one, or the time was over.
-    pub code: Option<i32>,
+    /// Its end, or why there was none.
+    pub end: End,
     /// The end of what the machine's kernel said.
     pub console: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With this exit code.
+    Exit(i32),
+    /// The time was over, and the machine alive.
+    Late,
+    /// The machine fell silent, or its kernel panicked. The program has nothing to say about it: QEMU's idea of
+    /// virtualization is rarely used, and not free of faults.
+    HostDied,
 }
 
 impl Host {
@@ -81,7 +97,7 @@ impl Host {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(file("qemu"))?);
-        wait(qemu.spawn()?, limit)?;
+        let waited = wait(qemu.spawn()?, &file(PORTS[2]), limit)?;
         let read = |name: &str| {
             let bytes = fs::read(file(name)).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
@@ -89,7 +105,10 @@ impl Host {
         let console = format!("{}{}", read("qemu"), read("console"));
         Ok(Output {
             text: read(PORTS[0]),
-            code: read(PORTS[1]).trim().parse().ok(),
+            end: match read(PORTS[1]).trim().parse() {
+                Ok(code) => End::Exit(code),
+                Err(_) => waited,
+            },
             console: last_lines(&console),
         })
     }
@@ -135,18 +154,29 @@ impl Host {
     }
 }
 
-/// Waits for its end, or ends it.
-fn wait(mut qemu: Child, limit: Duration) -> io::Result<()> {
+/// Waits for its end, or ends it; what it means if there is no exit code.
+fn wait(mut qemu: Child, beats: &Path, limit: Duration) -> io::Result<End> {
     let began = Instant::now();
+    let (mut heard, mut last) = (0, began);
     while qemu.try_wait()?.is_none() {
-        if began.elapsed() > limit {
-            qemu.kill()?;
-            qemu.wait()?;
-            break;
+        let beats = fs::metadata(beats).map_or(0, |file| file.len());
+        if beats != heard {
+            (heard, last) = (beats, Instant::now());
         }
-        std::thread::sleep(TICK);
+        let end = match (began.elapsed() > limit, last.elapsed() > SILENCE) {
+            (_, true) => End::HostDied,
+            (true, false) => End::Late,
+            (false, false) => {
+                std::thread::sleep(TICK);
+                continue;
+            }
+        };
+        qemu.kill()?;
+        qemu.wait()?;
+        return Ok(end);
     }
-    Ok(())
+    // It ends itself after an exit code, or with its kernel.
+    Ok(End::HostDied)
 }
 
 fn last_lines(text: &str) -> String {

@@ -16,5 +16,5 @@ mod command;
 mod host;
 mod tests_of_kvm;
 
-pub use host::{Host, Output};
+pub use host::{End, Host, Output};
 pub use tests_of_kvm::{Where, program};

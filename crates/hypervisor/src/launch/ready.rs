@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) struct Launchers {
     ready: Slot,
     /// To the thread that starts them ahead, once there is one. A launcher dies with the thread that started it, so this
     /// is none of the runtime's, which come and go.
-    taken: Mutex<Option<Sender<()>>>,
+    taken: Mutex<Option<SyncSender<()>>>,
 }
 
 /// What waits.
@@ -63,8 +63,9 @@ impl Launchers {
     /// Without a thread all launchers are started by those who need them.
     fn order_next(&self) {
         let mut taken = lock(&self.taken);
-        let told = taken.as_ref().is_some_and(|thread| thread.send(()).is_ok());
-        if !told {
+        let told = taken.as_ref().map(|thread| thread.try_send(()));
+        // Full, it has been told already.
+        if matches!(told, None | Some(Err(TrySendError::Disconnected(())))) {
             *taken = supply(&self.prefix, &self.ready).ok();
         }
     }
@@ -76,8 +77,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Starts one, and another one each time that one is taken, until nobody can take any more.
-fn supply(prefix: &[String], ready: &Slot) -> io::Result<Sender<()>> {
-    let (sender, taken) = channel();
+fn supply(prefix: &[String], ready: &Slot) -> io::Result<SyncSender<()>> {
+    let (sender, taken) = sync_channel(1);
     let (prefix, ready) = (prefix.to_vec(), Arc::clone(ready));
     thread::Builder::new()
         .name("launchers".into())
