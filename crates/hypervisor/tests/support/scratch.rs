@@ -1,11 +1,15 @@
-//! A directory of a test whose machines end with it.
+//! A directory of a test whose machines end with it; or, if the test was killed, with the next one.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+/// Before the process number of the test, which is followed by a dash.
+const PREFIX: &str = "coppice-vmms-";
 
 pub(crate) struct Scratch {
     /// Taken when it is kept for a look at what failed.
@@ -15,7 +19,9 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        end_abandoned();
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
         // VMMs of other users must reach their files.
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         Self {
@@ -40,24 +46,69 @@ impl Scratch {
 /// Machines outlive their handles, so a scenario that fails leaves some.
 impl Drop for Scratch {
     fn drop(&mut self) {
-        for mark in find(self.path(), "vmm.pid") {
-            let text = std::fs::read_to_string(mark).unwrap_or_default();
-            let mark: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            let pid = mark["pid"].as_i64().unwrap_or_default();
-            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-            if cwd.starts_with(self.path())
-                && let Some(pid) =
-                    rustix::process::Pid::from_raw(i32::try_from(pid).unwrap_or_default())
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
+        end_machines(self.path());
         if std::thread::panicking()
             && let Some(dir) = self.dir.take()
         {
-            println!("kept: {}", dir.keep().display());
+            let (kept, number) = (dir.keep(), std::process::id());
+            // Under another name it is not taken for that of a test that was killed.
+            let name = kept.with_file_name(format!(
+                "kept-{number}-{}",
+                self.made.load(Ordering::Relaxed)
+            ));
+            let kept = std::fs::rename(&kept, &name).map_or(kept, |()| name);
+            println!("kept: {}", kept.display());
         }
     }
+}
+
+/// A test that is killed cannot end its machines, whose guests may take a processor each for ever.
+fn end_abandoned() {
+    for entry in std::fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name();
+        let test = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+        if test.is_some_and(|(pid, _)| !Path::new("/proc").join(pid).exists()) {
+            end_machines(&entry.path());
+            // Another test may be at it too.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Ends the machines that drivers have marked there, jailed ones too, and what else works there.
+fn end_machines(dir: &Path) {
+    let marked = find(dir, "vmm.pid").into_iter().filter_map(|mark| {
+        let mark: serde_json::Value = serde_json::from_slice(&std::fs::read(mark).ok()?).ok()?;
+        let pid = i32::try_from(mark["pid"].as_i64()?).ok()?;
+        (started(pid)? == mark["start_time"].as_u64()?).then_some(pid)
+    });
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let working = processes.filter_map(|process| {
+        let works_in = std::fs::read_link(process.path().join("cwd")).ok()?;
+        works_in.starts_with(dir).then_some(())?;
+        process.file_name().to_str()?.parse().ok()
+    });
+    for pid in marked.chain(working).filter_map(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Clock ticks from the host's start to the process's.
+fn started(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; the first field behind it is number 3, this one 22.
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
 }
 
 fn find(dir: &Path, name: &str) -> Vec<PathBuf> {
