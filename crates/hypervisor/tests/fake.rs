@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use hypervisor::conformance::{Ask, Scenario, Subject};
+use hypervisor::conformance::{Ask, Guest, Scenario, Subject};
 use hypervisor::fake::{FakeDriver, FakeHost, Operation};
 use hypervisor::{
     DiskFile, DiskFormat, Driver, KernelFiles, LaunchPlan, LogFiles, MachineSpec, Nic, Vm, VmmError,
 };
-use memory::{Loader, Verified};
+use memory::Loader;
 use support::notebook;
 use tempfile::TempDir;
 
@@ -61,10 +61,13 @@ impl Subject for Fake {
         (Arc::new(self.new_driver().with_version("2")), "vmm.version")
     }
 
-    fn verified(&self) -> Verified {
-        Verified::default()
+    fn guest(&self) -> &dyn Guest {
+        self
     }
+}
 
+#[async_trait]
+impl Guest for Fake {
     fn scratch(&self) -> PathBuf {
         let dir = self
             .dir

@@ -12,7 +12,7 @@ pub(super) async fn launch_answers(rig: &Rig<'_>) {
     rig.put(&machine, Place::Ram, "word", "hello").await;
     assert_eq!(rig.get(&machine, Place::Ram, "word").await, "hello");
     let memory = machine.vm.memory().unwrap().report().await.unwrap();
-    assert_eq!(memory.ram_bytes, rig.subject.ram_bytes());
+    assert_eq!(memory.ram_bytes, rig.subject.guest().ram_bytes());
     assert_eq!(
         memory.ram_shared_bytes, 0,
         "a booted machine shares nothing"
@@ -31,7 +31,7 @@ pub(super) async fn pause_resume(rig: &Rig<'_>) {
     machine.vm.pause().await.unwrap();
     rig.expect_status(&machine, VmStatus::Paused).await;
     let asked = Ask::Put(Place::Ram, "word".into(), "late".into());
-    let answer = rig.subject.ask(machine.vm.as_ref(), &asked);
+    let answer = rig.subject.guest().ask(machine.vm.as_ref(), &asked);
     tokio::pin!(answer);
     let early = timeout(std::time::Duration::from_millis(200), &mut answer).await;
     assert!(early.is_err(), "a paused guest has answered");
@@ -51,7 +51,10 @@ pub(super) async fn power_off(rig: &Rig<'_>) {
             .await
             .is_err()
     );
-    rig.subject.ask(machine.vm.as_ref(), &Ask::PowerOff).await;
+    rig.subject
+        .guest()
+        .ask(machine.vm.as_ref(), &Ask::PowerOff)
+        .await;
     timeout(DEADLINE, off).await.unwrap();
     rig.expect_status(&machine, VmStatus::Shutdown).await;
     machine.vm.quit().await.unwrap();

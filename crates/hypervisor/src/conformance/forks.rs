@@ -66,7 +66,7 @@ pub(super) async fn diff_standby(rig: &Rig<'_>) {
     let diff = rig.standby(fork).await;
     assert_eq!(diff.captured.linked_layers, 1);
     let bytes = diff.captured.new_pages * memory::PAGE_BYTES as u64;
-    let most = rig.subject.most_diff_bytes();
+    let most = rig.subject.guest().most_diff_bytes();
     assert!(
         bytes <= most,
         "the diff has {bytes} bytes, more than {most}"

@@ -29,7 +29,7 @@ pub(super) async fn pages(rig: &Rig<'_>) {
     let watched = rig.restore(&saved.image, RamUse::Fork).await;
     assert_eq!(rig.get(&watched, Place::Ram, "from").await, "template");
     let touched = ram(&watched).touched().await.unwrap();
-    let all = rig.subject.ram_bytes() / PAGE_BYTES as u64;
+    let all = rig.subject.guest().ram_bytes() / PAGE_BYTES as u64;
     assert!(page_count(&touched) > 0, "it has answered");
     assert!(touched.last().unwrap().end() <= all);
     let follow = |pair: &[Run]| pair[0].end() < pair[1].first;

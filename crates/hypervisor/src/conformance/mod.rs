@@ -18,7 +18,7 @@ mod rig;
 mod subject;
 
 pub use rig::{DEADLINE, Machine, Rig, Saved, finish};
-pub use subject::{Ask, Place, Subject};
+pub use subject::{Ask, Guest, Place, Subject};
 
 /// A scenario of the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

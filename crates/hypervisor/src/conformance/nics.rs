@@ -5,7 +5,7 @@ use super::subject::Place;
 use crate::{Nic, RamUse, RestorePlan, VmmError, Wake};
 
 pub(super) async fn must_fit(rig: &Rig<'_>) {
-    let Some(nic) = rig.subject.nic() else {
+    let Some(nic) = rig.subject.guest().nic() else {
         println!("  skipped: there is no network to put a machine into");
         return;
     };

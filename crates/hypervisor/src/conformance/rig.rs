@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use memory::{Draft, How, Image, ImageId, ManifestFacts, NewDisk};
+use memory::{Draft, How, Image, ImageId, ManifestFacts, NewDisk, Verified};
 
 use super::subject::{Ask, Place, Subject};
 use crate::{
@@ -51,7 +51,7 @@ impl<'a> Rig<'a> {
         Self {
             subject,
             driver: subject.driver().await,
-            dir: subject.scratch(),
+            dir: subject.guest().scratch(),
             made: AtomicUsize::new(0),
         }
     }
@@ -78,7 +78,7 @@ impl<'a> Rig<'a> {
             plan.disk.clone(),
         );
         let vm = self.driver.launch(plan).await.unwrap();
-        self.subject.first_contact(vm.as_ref()).await;
+        self.subject.guest().first_contact(vm.as_ref()).await;
         Machine { vm, dir, chain }
     }
 
@@ -89,17 +89,17 @@ impl<'a> Rig<'a> {
             path: dir.join("disk/base"),
             format: DiskFormat::Raw,
         };
-        self.subject.make_base_disk(&base.path);
+        self.subject.guest().make_base_disk(&base.path);
         let disk = self.new_top(vec![base], &dir);
         LaunchPlan {
             name: name_of(&dir),
             run_dir: dir.join("run"),
             machine: MachineSpec {
-                vcpus: self.subject.vcpus(),
-                ram_bytes: self.subject.ram_bytes(),
+                vcpus: self.subject.guest().vcpus(),
+                ram_bytes: self.subject.guest().ram_bytes(),
             },
-            kernel: self.subject.kernel(),
-            root: self.subject.root(),
+            kernel: self.subject.guest().kernel(),
+            root: self.subject.guest().root(),
             disk,
             logs: logs(&dir),
             nic: None,
@@ -112,7 +112,7 @@ impl<'a> Rig<'a> {
             format,
             below,
             dir.join("disk/top"),
-            self.subject.disk_bytes(),
+            self.subject.guest().disk_bytes(),
         )
         .unwrap()
     }
@@ -142,7 +142,7 @@ impl<'a> Rig<'a> {
     async fn capture_at(&self, machine: &Machine, level: Option<i32>) -> (Draft, Captured) {
         let id = ImageId::random().unwrap();
         let dir = machine.dir.join("memory").join(id.as_str());
-        let mut draft = Draft::create(&dir, id, &self.subject.verified()).unwrap();
+        let mut draft = Draft::create(&dir, id, &Verified::default()).unwrap();
         if let Some(level) = level {
             draft.compress(level);
         }
@@ -161,7 +161,7 @@ impl<'a> Rig<'a> {
         let last = machine.chain.len() - 1;
         for (position, file) in machine.chain.iter().enumerate() {
             let how = if position == last { top } else { How::Link };
-            let virtual_bytes = self.subject.disk_bytes();
+            let virtual_bytes = self.subject.guest().disk_bytes();
             let disk = NewDisk {
                 source: file.path.clone(),
                 format: file.format,
@@ -196,7 +196,7 @@ impl<'a> Rig<'a> {
             name: name_of(&dir),
             run_dir: dir.join("run"),
             image_dir,
-            root: self.subject.root(),
+            root: self.subject.guest().root(),
             disk: self.new_top(below, &dir),
             logs: logs(&dir),
             nic: None,
@@ -230,12 +230,16 @@ impl<'a> Rig<'a> {
     /// Has the guest remember a word.
     pub async fn put(&self, machine: &Machine, place: Place, name: &str, word: &str) {
         let question = Ask::Put(place, name.to_owned(), word.to_owned());
-        self.subject.ask(machine.vm.as_ref(), &question).await;
+        self.subject
+            .guest()
+            .ask(machine.vm.as_ref(), &question)
+            .await;
     }
 
     /// The word that the guest remembers.
     pub async fn get(&self, machine: &Machine, place: Place, name: &str) -> String {
         self.subject
+            .guest()
             .ask(machine.vm.as_ref(), &Ask::Get(place, name.to_owned()))
             .await
     }

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use memory::Verified;
 
 use crate::{Driver, KernelFiles, Nic, Vm};
 
-/// A driver and a guest to test it with.
+/// A driver, with a guest to test it with.
 #[async_trait]
 pub trait Subject: Send + Sync {
     /// A new driver on the same host, as after a restart of the daemon; shares no cache with earlier ones.
@@ -17,10 +16,14 @@ pub trait Subject: Send + Sync {
     /// A driver whose identity differs from that of [`Subject::driver`], and the manifest field that does.
     async fn other_driver(&self) -> (Arc<dyn Driver>, &'static str);
 
-    /// Digests known to the tests' own drafts.
-    fn verified(&self) -> Verified;
+    /// What runs in its machines.
+    fn guest(&self) -> &dyn Guest;
+}
 
-    /// Directory for the files of one scenario; removed with the subject.
+/// A guest, with all that a host has for its machines. It is the same for all VMMs that run it.
+#[async_trait]
+pub trait Guest: Send + Sync {
+    /// Directory for the files of one scenario; removed with the guest.
     fn scratch(&self) -> PathBuf;
 
     /// What machines boot.
@@ -46,11 +49,11 @@ pub trait Subject: Send + Sync {
     /// Waits until a booted guest answers.
     async fn first_contact(&self, vm: &dyn Vm);
 
-    /// Puts a question to the guest, which answers within the subject's own deadline.
+    /// Puts a question to the guest, which answers within a deadline of its own.
     async fn ask(&self, vm: &dyn Vm, question: &Ask) -> String;
 
-    /// A place in a network for one machine at a time, and the same one each time. `None` where the subject cannot
-    /// make any.
+    /// A place in a network for one machine at a time, and the same one each time. `None` where none can
+    /// be made.
     fn nic(&self) -> Option<Nic>;
 
     /// Most bytes of RAM that the standby of a hardly used fork may write.

@@ -19,7 +19,7 @@ const INSIDE: usize = 2;
 /// A template serves on its network. Its fork does so from its first moment, under its own name, and without the
 /// connections of the template, which goes on with them when it wakes as itself.
 pub(crate) async fn connections_end_with_their_machine(subject: &Qemu) {
-    let Some(connected) = subject.network() else {
+    let Some(connected) = subject.guest.network() else {
         println!("  skipped: there is no network to put a machine into");
         return;
     };

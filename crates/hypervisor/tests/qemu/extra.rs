@@ -61,7 +61,7 @@ async fn kvm_is_judged(subject: &Qemu) {
 /// A connection that follows the end of another without a pause is answered like any other.
 async fn redialled_at_once(subject: &Qemu) {
     let machine = speed::boot(subject).await;
-    subject.first_contact(machine.vm.as_ref()).await;
+    subject.guest().first_contact(machine.vm.as_ref()).await;
     for number in 0..100 {
         let stream = machine.vm.dial(Duration::from_secs(5)).await.unwrap();
         let greeted = guest::Link::connect(stream, Duration::from_secs(5)).await;
@@ -72,7 +72,7 @@ async fn redialled_at_once(subject: &Qemu) {
 
 /// What is missing of a machine's network is named, and no machine runs without it.
 async fn a_lost_network_is_told(subject: &Qemu) {
-    let Some(nic) = subject.nic() else {
+    let Some(nic) = subject.guest().nic() else {
         println!("  skipped: there is no network to put a machine into");
         return;
     };
@@ -82,7 +82,7 @@ async fn a_lost_network_is_told(subject: &Qemu) {
     };
     // A mount point whose mount is gone is an empty file.
     let no_mount = Nic {
-        netns: subject.scratch().join("netns"),
+        netns: subject.guest().scratch().join("netns"),
         ..nic.clone()
     };
     std::fs::write(&no_mount.netns, "").unwrap();

@@ -6,11 +6,14 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "../support/agent.rs"]
 mod agent;
 #[path = "../support/chosen.rs"]
 mod chosen;
 mod connected;
 mod extra;
+#[path = "../support/linux.rs"]
+mod linux;
 #[path = "../support/network.rs"]
 mod network;
 #[path = "../support/scratch.rs"]
@@ -71,7 +74,7 @@ fn names() -> impl Iterator<Item = String> {
 }
 
 async fn run(chosen: &Chosen, assets: PathBuf) {
-    let subject = Qemu::new(assets);
+    let subject = Qemu::new(&assets);
     for scenario in Scenario::ALL {
         let name = format!("{scenario:?}");
         if chosen.takes(&name) {

@@ -15,7 +15,8 @@ use hypervisor::{
 use memory::{Draft, How, Image, ImageId, ManifestFacts, NewDisk, PAGE_BYTES};
 use tokio::net::UnixStream;
 
-use crate::subject::{DISK_BYTES, Qemu};
+use crate::linux::DISK_BYTES;
+use crate::subject::Qemu;
 use crate::{agent, wire};
 
 const ROUNDS: usize = 20;
@@ -54,23 +55,23 @@ async fn launch(
     driver: &QemuDriver,
     nic: Option<Nic>,
 ) -> Result<Machine, VmmError> {
-    let dir = subject.scratch();
+    let dir = subject.guest().scratch();
     std::fs::create_dir(dir.join("run")).unwrap();
     let base = DiskFile {
         path: dir.join("base"),
         format: DiskFormat::Raw,
     };
-    subject.make_base_disk(&base.path);
+    subject.guest().make_base_disk(&base.path);
     let chain = vec![base, overlay(&dir)];
     let plan = LaunchPlan {
         name: "speed".into(),
         run_dir: dir.join("run"),
         machine: MachineSpec {
             vcpus: 1,
-            ram_bytes: subject.ram_bytes(),
+            ram_bytes: subject.guest().ram_bytes(),
         },
-        kernel: subject.kernel(),
-        root: subject.root(),
+        kernel: subject.guest().kernel(),
+        root: subject.guest().root(),
         disk: chain.clone(),
         logs: logs(&dir),
         nic,
@@ -154,7 +155,7 @@ pub(crate) async fn standby(machine: Machine) -> (Image, u64, Vec<(&'static str,
 }
 
 fn plan(subject: &Qemu, image: &Image) -> (RestorePlan, PathBuf) {
-    let dir = subject.scratch();
+    let dir = subject.guest().scratch();
     std::fs::create_dir(dir.join("run")).unwrap();
     let image_dir = dir.join("image");
     let (own, _) = image.link_into(&image_dir).unwrap();
@@ -170,7 +171,7 @@ fn plan(subject: &Qemu, image: &Image) -> (RestorePlan, PathBuf) {
         name: "speed".into(),
         run_dir: dir.join("run"),
         image_dir,
-        root: subject.root(),
+        root: subject.guest().root(),
         disk: chain,
         logs: logs(&dir),
         nic: None,
@@ -209,7 +210,7 @@ pub(crate) async fn measure_forks(subject: &Qemu) {
         .await;
     let began = Instant::now();
     let machine = boot_with(subject, &driver).await;
-    subject.first_contact(machine.vm.as_ref()).await;
+    subject.guest().first_contact(machine.vm.as_ref()).await;
     println!(
         "  cold boot to the agent's answer: {:.0} ms",
         millis(began.elapsed())
@@ -242,7 +243,7 @@ pub(crate) async fn measure_forks(subject: &Qemu) {
 
 /// The command line of a running fork, with sockets by path, the state on standard input and RAM through the fork.
 async fn start_by_hand(subject: &Qemu, model: &Machine, image: &Image) -> Duration {
-    let dir = subject.scratch();
+    let dir = subject.guest().scratch();
     let top = overlay(&dir);
     let pid = model.vm.process().pid;
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
@@ -291,7 +292,7 @@ async fn start_by_hand(subject: &Qemu, model: &Machine, image: &Image) -> Durati
 /// What a machine that was kept ready still has to do when it is wanted, with and without a rehearsal.
 pub(crate) async fn measure_rehearsal(subject: &Qemu) {
     measure_rehearsal_with(subject, None).await;
-    if let Some(nic) = subject.nic() {
+    if let Some(nic) = subject.guest().nic() {
         println!("  in a network:");
         measure_rehearsal_with(subject, Some(nic)).await;
     }
@@ -389,7 +390,7 @@ pub(crate) async fn measure_standby(subject: &Qemu) {
         .driver_with(MachineChoice::Microvm, Arc::default())
         .await;
     let machine = boot_with(subject, &driver).await;
-    subject.first_contact(machine.vm.as_ref()).await;
+    subject.guest().first_contact(machine.vm.as_ref()).await;
     // Half of RAM in use, as in a machine that has worked for a while.
     agent::shell(
         machine.vm.as_ref(),

@@ -1,58 +1,36 @@
 //! QEMU as the subject of the suite.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use hypervisor::conformance::{Ask, Place, Subject};
+use hypervisor::Driver;
+use hypervisor::conformance::{Guest, Subject};
 use hypervisor::qemu::{AccelChoice, MachineChoice, QemuConfig, QemuDriver};
-use hypervisor::{Driver, KernelFiles, Nic, Vm, disk};
-use memory::{Loader, Verified};
+use memory::Loader;
 
-use crate::network::Network;
-use crate::scratch::Scratch;
-use crate::{LAUNCH, agent};
-
-pub(crate) const DISK_BYTES: u64 = 512 << 20;
+use crate::LAUNCH;
+use crate::linux::Linux;
 
 pub(crate) struct Qemu {
-    assets: PathBuf,
-    scratch: Scratch,
-    base_disk: PathBuf,
+    pub(crate) guest: Linux,
     pub(crate) machine: MachineChoice,
     /// User that the VMMs run as.
     pub(crate) vmm_uid: Option<u32>,
-    /// Made when it is asked for.
-    network: OnceLock<Option<Network>>,
 }
 
 impl Qemu {
-    pub(crate) fn new(assets: PathBuf) -> Self {
-        let scratch = Scratch::new();
-        let base_disk = scratch.path().join("base");
-        disk::format_ext4(&base_disk, DISK_BYTES).unwrap();
+    pub(crate) fn new(assets: &Path) -> Self {
         Self {
-            assets,
-            scratch,
-            base_disk,
+            guest: Linux::new(assets, "kernel"),
             machine: MachineChoice::Microvm,
             vmm_uid: None,
-            network: OnceLock::new(),
         }
     }
 
     /// The same assets, in a directory of its own.
     pub(crate) fn another(&self) -> Self {
-        Self::new(self.assets.clone())
-    }
-
-    /// `None` where none can be made.
-    pub(crate) fn network(&self) -> Option<&Network> {
-        self.network.get_or_init(Network::make).as_ref()
-    }
-
-    fn dir(&self) -> &Path {
-        self.scratch.path()
+        Self::new(&self.guest.assets)
     }
 
     pub(crate) async fn driver_with(
@@ -83,8 +61,8 @@ impl Qemu {
             accel: AccelChoice::Auto,
             machine: MachineChoice::Microvm,
             vmm_uid: None,
-            probe_kernel: Some(self.kernel().kernel),
-            verdict_cache: Some(self.dir().join("kvm.json")),
+            probe_kernel: Some(self.guest.kernel().kernel),
+            verdict_cache: Some(self.guest.scratch.path().join("kvm.json")),
         }
     }
 }
@@ -106,74 +84,7 @@ impl Subject for Qemu {
         )
     }
 
-    fn verified(&self) -> Verified {
-        Verified::default()
-    }
-
-    fn scratch(&self) -> PathBuf {
-        self.scratch.next()
-    }
-
-    fn kernel(&self) -> KernelFiles {
-        let path = |name| self.assets.join("boot/current").join(name);
-        KernelFiles {
-            kernel: path("kernel"),
-            initrd: path("initrd"),
-            cmdline_extra: String::new(),
-        }
-    }
-
-    fn root(&self) -> PathBuf {
-        self.assets.join("root.erofs")
-    }
-
-    fn ram_bytes(&self) -> u64 {
-        256 << 20
-    }
-
-    fn disk_bytes(&self) -> u64 {
-        DISK_BYTES
-    }
-
-    fn make_base_disk(&self, path: &Path) {
-        std::fs::hard_link(&self.base_disk, path).unwrap();
-    }
-
-    async fn first_contact(&self, vm: &dyn Vm) {
-        agent::start(vm).await;
-    }
-
-    async fn ask(&self, vm: &dyn Vm, question: &Ask) -> String {
-        let dir = |place: &Place| match place {
-            Place::Ram => "/dev/shm/words",
-            Place::Disk => "/words",
-        };
-        match question {
-            Ask::Put(place, name, word) => {
-                let dir = dir(place);
-                agent::shell(
-                    vm,
-                    &format!("mkdir -p {dir}; printf '%s' '{word}' > {dir}/{name}; sync"),
-                )
-                .await
-            }
-            Ask::Get(place, name) => {
-                let dir = dir(place);
-                agent::shell(vm, &format!("test ! -e {dir}/{name} || cat {dir}/{name}")).await
-            }
-            Ask::PowerOff => {
-                agent::power_off(vm).await;
-                String::new()
-            }
-        }
-    }
-
-    fn nic(&self) -> Option<Nic> {
-        self.network().map(Network::nic)
-    }
-
-    /// A fork that answers a few commands writes 3 MB.
-    fn most_diff_bytes(&self) -> u64 {
-        16 << 20
+    fn guest(&self) -> &dyn Guest {
+        &self.guest
     }
 }

@@ -4,10 +4,12 @@
 //! `cargo xtask assets` makes it. Takes the arguments of the standard test harness that runners use.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-#[path = "../qemu/agent.rs"]
+#[path = "../support/agent.rs"]
 mod agent;
 #[path = "../support/chosen.rs"]
 mod chosen;
+#[path = "../support/linux.rs"]
+mod linux;
 mod logs;
 #[path = "../support/network.rs"]
 mod network;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use hypervisor::conformance::Rig;
+use hypervisor::conformance::{Guest, Rig};
 use serde_json::{Value, json};
 
 use crate::firecracker::Firecracker;
@@ -48,7 +48,7 @@ pub(crate) struct Load<'a> {
 impl ByHand {
     /// Starts it with nothing but links to its files and its log.
     pub(crate) fn start(subject: &Firecracker, dir: PathBuf) -> Self {
-        std::os::unix::fs::symlink(subject.files.root(), dir.join("root")).unwrap();
+        std::os::unix::fs::symlink(subject.guest.root(), dir.join("root")).unwrap();
         std::fs::write(dir.join("log"), "").unwrap();
         let mut command = Command::new(subject.real().firecracker.unwrap());
         command
@@ -66,11 +66,11 @@ impl ByHand {
         let dir = new_dir(rig);
         probe::make_disk(&dir.join("disk"));
         let mut vm = Self::start(subject, dir);
-        let kernel = subject.files.kernel().kernel;
+        let kernel = subject.guest.kernel().kernel;
         let drive = |name: &str| json!({ "drive_id": name, "path_on_host": name, "is_root_device": false, "is_read_only": name == "root" });
         vm.put(
             "/machine-config",
-            &json!({ "vcpu_count": subject.vcpus, "mem_size_mib": RAM_BYTES >> 20, "track_dirty_pages": true }),
+            &json!({ "vcpu_count": subject.guest.vcpus, "mem_size_mib": RAM_BYTES >> 20, "track_dirty_pages": true }),
         );
         vm.put("/boot-source", &json!({ "kernel_image_path": kernel }));
         vm.put("/drives/root", &drive("root"));

@@ -237,7 +237,7 @@ pub(crate) fn image_of(rig: &Rig<'_>, state: &Path, ram: &Path) -> Image {
     std::fs::copy(state, draft.state_path()).unwrap();
     let machine = MachineFacts {
         vmm: rig.driver.identity().clone(),
-        vcpus: rig.subject.vcpus(),
+        vcpus: rig.subject.guest().vcpus(),
         ram_bytes: RAM_BYTES,
         cmdline: String::new(),
         kernel_sha256: "k".into(),

@@ -1,13 +1,16 @@
 //! Talking to the probe guest.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use hypervisor::conformance::{Ask, Place};
-use hypervisor::{GuestStream, KernelFiles, Vm};
+use async_trait::async_trait;
+use hypervisor::conformance::{Ask, Guest, Place};
+use hypervisor::{GuestStream, KernelFiles, Nic, Vm};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
+use crate::network::Network;
 use crate::scratch::Scratch;
 
 /// For anything the guest is asked; it boots in 10 to 100 ms on an idle host.
@@ -29,14 +32,18 @@ pub(crate) const BIG_PAGES: u64 = 16 << 10;
 /// once, so they meet at some faults and are apart at others.
 const TURN: u64 = 8;
 
-/// The files that machines are made of, and where the tests' own go.
-pub(crate) struct Files {
+/// The probe guest as the guest of the suite: the files that machines are made of, and where the tests' own go.
+pub(crate) struct Probe {
     pub(crate) assets: PathBuf,
     pub(crate) scratch: Scratch,
+    pub(crate) vcpus: u32,
+    /// Made when it is asked for.
+    network: OnceLock<Option<Network>>,
 }
 
-impl Files {
-    pub(crate) fn new(assets: &Path) -> Self {
+impl Probe {
+    /// With machines of so many processors.
+    pub(crate) fn new(assets: &Path, vcpus: u32) -> Self {
         let scratch = Scratch::new();
         // The guest has no use for them, but VMMs want a root disk and an initrd.
         for name in ["root", "initrd"] {
@@ -45,10 +52,19 @@ impl Files {
         Self {
             assets: assets.to_path_buf(),
             scratch,
+            vcpus,
+            network: OnceLock::new(),
         }
     }
+}
 
-    pub(crate) fn kernel(&self) -> KernelFiles {
+#[async_trait]
+impl Guest for Probe {
+    fn scratch(&self) -> PathBuf {
+        self.scratch.next()
+    }
+
+    fn kernel(&self) -> KernelFiles {
         KernelFiles {
             kernel: self.assets.join("probe.elf"),
             initrd: self.scratch.path().join("initrd"),
@@ -56,8 +72,42 @@ impl Files {
         }
     }
 
-    pub(crate) fn root(&self) -> PathBuf {
+    fn root(&self) -> PathBuf {
         self.scratch.path().join("root")
+    }
+
+    fn vcpus(&self) -> u32 {
+        self.vcpus
+    }
+
+    fn ram_bytes(&self) -> u64 {
+        RAM_BYTES
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        DISK_BYTES
+    }
+
+    fn make_base_disk(&self, path: &Path) {
+        make_disk(path);
+    }
+
+    async fn first_contact(&self, vm: &dyn Vm) {
+        settle(vm, self.vcpus).await;
+    }
+
+    async fn ask(&self, vm: &dyn Vm, question: &Ask) -> String {
+        ask(vm, self.vcpus, question).await
+    }
+
+    fn nic(&self) -> Option<Nic> {
+        let network = self.network.get_or_init(Network::make);
+        network.as_ref().map(Network::nic)
+    }
+
+    /// A fork that answers a few commands writes some 20 pages.
+    fn most_diff_bytes(&self) -> u64 {
+        1 << 20
     }
 }
 
