@@ -1,20 +1,13 @@
 //! What this host offers.
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use tokio::process::Command;
-use tokio::time::timeout;
 
 use super::config::FirecrackerConfig;
 use super::version::FirecrackerVersion;
 use crate::VmmError;
+use crate::machine::program;
 
 const PROGRAM: &str = "firecracker";
-
-/// `--version` takes 2 ms on an idle host.
-const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 
 const KVM: &str = "/dev/kvm";
 
@@ -90,13 +83,7 @@ pub async fn probe(config: &FirecrackerConfig) -> Result<HostReport, VmmError> {
 }
 
 fn find(config: &FirecrackerConfig) -> Result<PathBuf, VmmError> {
-    if let Some(path) = &config.firecracker {
-        return Ok(path.clone());
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path)
-        .map(|dir| dir.join(PROGRAM))
-        .find(|candidate| candidate.is_file());
+    let found = program::find(config.firecracker.as_deref(), PROGRAM);
     found.ok_or_else(|| {
         VmmError::unusable(
             "firecracker is not installed: put a release of it into the PATH, or name it in the configuration",
@@ -105,19 +92,7 @@ fn find(config: &FirecrackerConfig) -> Result<PathBuf, VmmError> {
 }
 
 async fn version(firecracker: &Path) -> Result<FirecrackerVersion, VmmError> {
-    let mut command = Command::new(firecracker);
-    command
-        .arg("--version")
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
-    let output = timeout(VERSION_DEADLINE, command.output())
-        .await
-        .map_err(|_| VmmError::Timeout {
-            what: "firecracker --version",
-            after: VERSION_DEADLINE,
-        })?
-        .map_err(VmmError::io("run", firecracker))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = program::version_text(firecracker).await?;
     let version = FirecrackerVersion::parse(&text).ok_or_else(|| {
         VmmError::unusable(format!(
             "{} does not say its version",

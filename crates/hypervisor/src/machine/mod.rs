@@ -3,8 +3,8 @@
 mod cpu;
 mod fit;
 pub(crate) mod log;
-
 mod mapped;
+pub(crate) mod program;
 mod ram;
 mod record;
 mod run_dir;

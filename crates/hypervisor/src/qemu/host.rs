@@ -1,22 +1,14 @@
 //! What this host offers.
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use tokio::process::Command;
-use tokio::time::timeout;
 
 use super::config::{AccelChoice, QemuConfig};
 use super::kvm::{self, Accel, KvmVerdict};
 use super::version::QemuVersion;
 use crate::VmmError;
-use crate::machine::host_cpu;
+use crate::machine::{host_cpu, program};
 
 const PROGRAM: &str = "qemu-system-x86_64";
-
-/// `--version` takes 20 ms on an idle host.
-const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What was found on this host; for `doctor` and for the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,13 +89,7 @@ pub(super) async fn choose(config: &QemuConfig) -> Result<Choice, VmmError> {
 }
 
 fn find(config: &QemuConfig) -> Result<PathBuf, VmmError> {
-    if let Some(path) = &config.qemu {
-        return Ok(path.clone());
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path)
-        .map(|dir| dir.join(PROGRAM))
-        .find(|candidate| candidate.is_file());
+    let found = program::find(config.qemu.as_deref(), PROGRAM);
     found.ok_or_else(|| {
         VmmError::unusable(format!(
             "{PROGRAM} is not installed (package qemu-system-x86)"
@@ -112,19 +98,7 @@ fn find(config: &QemuConfig) -> Result<PathBuf, VmmError> {
 }
 
 async fn version(qemu: &Path) -> Result<QemuVersion, VmmError> {
-    let mut command = Command::new(qemu);
-    command
-        .arg("--version")
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
-    let output = timeout(VERSION_DEADLINE, command.output())
-        .await
-        .map_err(|_| VmmError::Timeout {
-            what: "qemu --version",
-            after: VERSION_DEADLINE,
-        })?
-        .map_err(VmmError::io("run", qemu))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = program::version_text(qemu).await?;
     let version = QemuVersion::parse(&text).ok_or_else(|| {
         VmmError::unusable(format!("{} does not say its version", qemu.display()))
     })?;
