@@ -18,6 +18,9 @@ const DEFAULT_GRADUATE_RATE: ByteSize = ByteSize::mib(64);
 /// A pager starts in some 20 ms; jobs that fork one machine after the other need not pay that each time.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// What a guest touches later than that is its work, and other for each fork.
+const RECORD_FOR: Duration = Duration::from_secs(10);
+
 /// User and group of pagers that root starts, the first behind those of jailed machines: nothing else hands it out.
 const DEFAULT_UID: u32 = 0x7000_1000;
 
@@ -71,6 +74,7 @@ impl PagerConfig {
                 graduate_after: (!after.is_zero()).then_some(after),
                 graduate_rate: rate.bytes(),
                 linger: LINGER,
+                record_for: RECORD_FOR,
             },
             uid: given.pager_uid.or_else(own_user),
         })

@@ -7,7 +7,7 @@ use daemon::http::{Listeners, serve};
 use crate::world::World;
 
 /// A client over the daemon's unix socket.
-async fn client(world: &World) -> Client {
+pub(crate) async fn client(world: &World) -> Client {
     let socket = world.layout.socket();
     let router = world.daemon().router.clone();
     let path = socket.clone();
@@ -32,8 +32,12 @@ fn start(words: &[&str]) -> ExecStart {
     }
 }
 
-/// Stdout, stderr and code of a command that is given `input`.
-async fn run(client: &Client, words: &[&str], input: Option<&[u8]>) -> (String, String, i32) {
+/// Stdout, stderr and code of a command in the instance `a` that is given `input`.
+pub(crate) async fn run(
+    client: &Client,
+    words: &[&str],
+    input: Option<&[u8]>,
+) -> (String, String, i32) {
     let mut session = client.exec("a", &start(words)).await.unwrap();
     if let Some(input) = input {
         session.input.write(input).await.unwrap();

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use daemon::instances::PagerPolicy;
 use hypervisor::fake::Operation;
 use serde_json::{Value, json};
 
+use crate::guests::{client, run};
 use crate::world::{PAGING, PATIENCE, World};
 
 /// Longer than any test.
@@ -116,6 +118,36 @@ async fn what_the_first_fork_touches_is_mapped_before_the_next_one_touches_it() 
     assert!(hint.exists());
     world.act(&template, "demote-template").await;
     assert!(!hint.exists(), "hot pages are a template's");
+}
+
+#[tokio::test]
+async fn a_recording_ends_with_the_first_command_of_a_client() {
+    let world = World::with_pagers(PAGING).await;
+    let template = template(&world).await;
+    let fork = fork(&world, &template, "a").await;
+    until_recording(&world, &fork).await;
+    let client = client(&world).await;
+    let (printed, _, _) = run(&client, &["counter"], None).await;
+    assert_eq!(printed.trim(), "2");
+    until_recorded(&world, &template, 1).await;
+}
+
+/// A server that is woken by requests is never given a command.
+#[tokio::test]
+async fn a_fork_that_is_given_no_command_is_recorded_for_a_while() {
+    let world = World::with_pagers(PagerPolicy {
+        record_for: Duration::ZERO,
+        ..PAGING
+    })
+    .await;
+    let template = template(&world).await;
+    fork(&world, &template, "mapped").await;
+    until_recorded(&world, &template, 1).await;
+    patch(&world, &template, "record").await;
+    assert_eq!(recordings(&world, &template).await, 0);
+    let paged = json!({ "name": "paged", "memory_backend": "uffd" });
+    world.fork(&template, paged).await;
+    until_recorded(&world, &template, 1).await;
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ pub(crate) const PAGING: PagerPolicy = PagerPolicy {
     graduate_after: None,
     graduate_rate: 1 << 30,
     linger: Duration::ZERO,
+    record_for: Duration::from_secs(3600),
 };
 
 /// A VMM as the daemon drives it.

@@ -49,6 +49,7 @@ impl Pagers {
             vm: paging.vm.clone(),
             hot: None,
             recording: false.into(),
+            record_for: self.policy.record_for,
             hot_bytes: 0,
         };
         let socket = paging.socket.clone();

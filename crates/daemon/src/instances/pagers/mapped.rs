@@ -32,6 +32,7 @@ const ALL_PAGES: u64 = 1 << 31;
 pub(super) struct Turns {
     pub(super) host: Arc<dyn PagerHost>,
     pub(super) entering: Arc<Semaphore>,
+    pub(super) record_for: Duration,
 }
 
 /// A machine that maps its template's memory.
@@ -112,7 +113,11 @@ impl Work {
         &self,
         order: HotOrder,
         marks: mpsc::Receiver<Mark>,
-        Turns { host, entering }: Turns,
+        Turns {
+            host,
+            entering,
+            record_for,
+        }: Turns,
     ) -> Result<(), OpError> {
         let until = Instant::now() + LIMIT;
         let store = order.store.clone();
@@ -127,7 +132,7 @@ impl Work {
             self.enter(&hot, &entering, until).await?;
         } else if plan.record {
             lock(&self.figures).recording = true;
-            let recorded = self.record(marks).await;
+            let recorded = self.record(marks, record_for).await;
             lock(&self.figures).recording = false;
             if let Some(recorded) = recorded? {
                 site::run(move || {
@@ -160,17 +165,31 @@ impl Work {
         Ok(())
     }
 
-    /// Looks at the page tables at each mark. Nothing is recorded of a machine that ends before the last one.
-    async fn record(&self, mut marks: mpsc::Receiver<Mark>) -> Result<Option<HotPages>, OpError> {
-        let mut by_ready: Vec<Run> = Vec::new();
-        while let Some(mark) = marks.recv().await {
+    /// Looks at the page tables at each mark. A guest that serves and is given no command would be recorded for ever:
+    /// some time after it was ready counts as its first command. Nothing is recorded of a machine that ends before.
+    async fn record(
+        &self,
+        mut marks: mpsc::Receiver<Mark>,
+        record_for: Duration,
+    ) -> Result<Option<HotPages>, OpError> {
+        let mut ready: Option<(Vec<Run>, Instant)> = None;
+        loop {
+            let mark = match &ready {
+                None => marks.recv().await,
+                Some((_, at)) => timeout_at(*at + record_for, marks.recv())
+                    .await
+                    .unwrap_or(Some(Mark::FirstExec)),
+            };
+            let Some(mark) = mark else { return Ok(None) };
             let touched = self.ram()?.touched().await?;
             match mark {
-                Mark::Ready => by_ready = touched,
-                Mark::FirstExec => return Ok(Some(HotPages::seen(&by_ready, &touched))),
+                Mark::Ready => ready = Some((touched, Instant::now())),
+                Mark::FirstExec => {
+                    let by_ready = ready.map_or_else(Vec::new, |(by_ready, _)| by_ready);
+                    return Ok(Some(HotPages::seen(&by_ready, &touched)));
+                }
             }
         }
-        Ok(None)
     }
 
     fn ram(&self) -> Result<&dyn MappedRam, VmmError> {

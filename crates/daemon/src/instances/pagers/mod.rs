@@ -49,6 +49,8 @@ pub struct PagerPolicy {
     pub graduate_rate: u64,
     /// How long pagers without machines stay, for the next machine.
     pub linger: Duration,
+    /// How long a fork is recorded after it was ready, if no command ends its recording before.
+    pub record_for: Duration,
 }
 
 /// The pagers of this host.
@@ -161,6 +163,7 @@ impl Pagers {
                 vm: vm.clone(),
                 hot: None,
                 recording: false.into(),
+                record_for: self.policy.record_for,
                 hot_bytes: 0,
             })),
             None => {
@@ -215,6 +218,7 @@ impl Pagers {
             Turns {
                 host: Arc::clone(&self.host),
                 entering: Arc::clone(&self.entering),
+                record_for: self.policy.record_for,
             },
         ))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::InstanceId;
 use pager::{Mark, VmStats};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::book::Standing;
@@ -26,6 +26,8 @@ pub struct Paged {
     /// Where a recording goes, while there is one.
     pub(super) hot: Option<HotStore>,
     pub(super) recording: AtomicBool,
+    /// How long that goes on after it was ready.
+    pub(super) record_for: Duration,
     pub(super) hot_bytes: u64,
 }
 
@@ -63,9 +65,18 @@ impl Paged {
 
     /// The guest's agent has answered.
     pub(in crate::instances) fn ready(self: &Arc<Self>) {
-        if self.recording.load(Ordering::Relaxed) {
-            self.mark(Mark::Ready);
+        if !self.recording.load(Ordering::Relaxed) {
+            return;
         }
+        self.mark(Mark::Ready);
+        // A guest that serves and is given no command would be recorded for ever.
+        let (paged, record_for) = (Arc::downgrade(self), self.record_for);
+        tokio::spawn(async move {
+            sleep(record_for).await;
+            if let Some(paged) = paged.upgrade() {
+                paged.executed();
+            }
+        });
     }
 
     /// A command has given its result; the first one ends a recording.

@@ -58,6 +58,7 @@ pub(crate) const PAGING: PagerPolicy = PagerPolicy {
     graduate_after: None,
     graduate_rate: 1 << 20,
     linger: Duration::ZERO,
+    record_for: Duration::from_secs(3600),
 };
 
 pub(crate) struct World {
