@@ -13,8 +13,10 @@ pub(super) fn takes_over(subject: &dyn Subject) {
     let mut other = bench.served("other");
     assert_eq!(one.is_right(0, 100), Some(true));
     for losses in 1..3 {
+        let faults = bench.stats("one").faults;
         subject.lose_first_pager();
         assert_eq!(bench.took_over(), ["one", "other"]);
+        assert!(bench.stats("one").faults < faults, "it counts anew");
         for (vm, machine) in [("one", &mut one), ("other", &mut other)] {
             let first = losses * 60;
             assert_eq!(machine.is_right(first, 60), Some(true));

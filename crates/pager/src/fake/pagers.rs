@@ -181,7 +181,11 @@ impl FakePagers {
         for (vm, machine) in &mut image.machines {
             if machine.pager == lost {
                 machine.pager = image.current;
-                machine.stats.takeovers += 1;
+                // A new pager counts from nothing.
+                machine.stats = VmStats {
+                    takeovers: machine.stats.takeovers + 1,
+                    ..VmStats::default()
+                };
                 vms.push(vm.clone());
             }
         }

@@ -31,8 +31,29 @@ pub(super) struct Seat {
     pub(super) graduating: bool,
     /// Somebody wants to know what becomes of it.
     pub(super) held: bool,
-    /// As they were last seen.
+    /// As they were last seen, of all its pagers.
     pub(super) stats: VmStats,
+    /// Of that, what earlier pagers have counted.
+    before: VmStats,
+}
+
+impl Seat {
+    /// Takes what the machine's pager has counted. One that took over has begun at nothing, but for takeovers.
+    pub(super) fn learn(&mut self, counted: &VmStats) {
+        let took_over = counted.takeovers > self.stats.takeovers;
+        let before = if took_over { &self.stats } else { &self.before };
+        let mut all = Totals(before.clone());
+        all.add(counted);
+        all.0.takeovers = counted.takeovers;
+        // A pager that gave the machine up when it was lost has counted nothing.
+        if all.0.faults < self.stats.faults || all.0.takeovers < self.stats.takeovers {
+            return;
+        }
+        if took_over {
+            self.before = std::mem::take(&mut self.stats);
+        }
+        self.stats = all.0;
+    }
 }
 
 /// The machines of one image.
@@ -54,6 +75,7 @@ impl Book {
             graduating: false,
             held,
             stats: VmStats::default(),
+            before: VmStats::default(),
         };
         self.seats.insert(vm, seat);
     }
@@ -146,9 +168,8 @@ impl Book {
             return;
         };
         seat.standing = standing;
-        // One that a lost pager gave up has none.
-        if let Some(stats) = stats.filter(|stats| stats.faults >= seat.stats.faults) {
-            seat.stats = stats;
+        if let Some(stats) = stats {
+            seat.learn(&stats);
         }
         if !seat.held {
             self.forget(vm);
@@ -246,6 +267,31 @@ mod tests {
         book.release(&one);
         assert!(book.seat(&one).is_none());
         assert_eq!(book.totals().0.faults, 12, "counters only grow");
+    }
+
+    #[test]
+    fn counters_go_on_when_another_pager_takes_over() {
+        let counted = |faults, takeovers| VmStats {
+            faults,
+            takeovers,
+            ..VmStats::default()
+        };
+        let mut book = Book::default();
+        let vm = entropy::instance_id();
+        book.open(vm.clone(), Standing::Served, true);
+        let seat = book.seat_mut(&vm).unwrap();
+        for (counts, faults) in [
+            (counted(10, 0), 10),
+            (counted(3, 1), 13),
+            (counted(5, 1), 15),
+            (counted(1, 2), 16),
+            // Of a pager that was lost before it could say more.
+            (counted(0, 0), 16),
+        ] {
+            seat.learn(&counts);
+            assert_eq!(seat.stats.faults, faults, "{counts:?}");
+        }
+        assert_eq!(seat.stats.takeovers, 2);
     }
 
     /// Else its image would be in use for ever.

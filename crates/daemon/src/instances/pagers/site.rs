@@ -112,7 +112,7 @@ impl Site {
             if let Ok(vm) = named.vm.parse()
                 && let Some(seat) = book.seat_mut(&vm)
             {
-                seat.stats = named.stats;
+                seat.learn(&named.stats);
             }
         }
         Ok(())
