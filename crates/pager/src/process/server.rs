@@ -186,8 +186,10 @@ impl Server {
         self.poller.remove(&machine.connection);
     }
 
-    /// One turn of every machine that has faults; false if none has.
+    /// One turn of every machine that has faults; whether any of them got on. One that cannot, keeps nobody from
+    /// being filled ahead.
     fn serve_faults(&mut self) -> bool {
+        let mut got_on = false;
         let keys: Vec<u32> = self
             .machines
             .iter()
@@ -205,16 +207,17 @@ impl Server {
                     break;
                 }
                 match machine.serve_fault(&mut self.source, Instant::now()) {
-                    Ok(Served::Done) => {}
+                    Ok(Served::Done) => got_on = true,
                     Ok(Served::Busy | Served::Gone) => break,
                     Err(failure) => {
+                        got_on = true;
                         self.fail(*key, &failure);
                         break;
                     }
                 }
             }
         }
-        !keys.is_empty()
+        got_on
     }
 
     /// One piece for one machine that has something to be filled ahead.
