@@ -45,9 +45,12 @@ impl Snapshots for FirecrackerVm {
         }
         let captured = async {
             let deadline = save_deadline(self.record().machine.ram_bytes);
-            self.call_within(deadline, &calls::save(self.place()))
-                .await?;
+            let save = calls::save(self.place());
+            let saved = self.call_within(deadline, &save).await;
+            // What fails may have come as far as the reset of the guest's connections. Nobody would tell who only
+            // reads, and who speaks connects again.
             self.connections_ended();
+            saved?;
             in_place(|| {
                 self.move_state(draft)?;
                 self.save_ram(draft)
