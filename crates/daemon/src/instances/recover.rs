@@ -80,7 +80,10 @@ impl Actor {
                 Found::Complete => None,
                 Found::Lost(reason) => {
                     if let Err(error) = vm.kill().await {
+                        // It stays known, with its disk and its slot, and the next stop or delete tries again.
                         warn!(instance = %self.id, why = %chain(&error), "a VMM without a pager cannot be ended");
+                        self.journal.note(&OpError::Unserved(reason).to_string());
+                        return;
                     }
                     Some(reason)
                 }
