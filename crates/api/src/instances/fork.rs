@@ -48,6 +48,9 @@ pub struct ForkRequest {
     /// What its memory comes from; what the template says by default, or else the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_backend: Option<MemoryBackend>,
+    /// The VMM to use: the source's, for no other can continue its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hypervisor: Option<String>,
 }
 
 /// The state that a fork is brought to.

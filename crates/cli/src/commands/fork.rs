@@ -60,6 +60,8 @@ async fn request(client: &Client, args: ForkArgs) -> Result<ForkRequest, Failure
         None => None,
     };
     Ok(ForkRequest {
+        // The source's: there is nothing to choose.
+        hypervisor: None,
         name,
         from_running: args.from_running.then_some(true),
         target_state: args.target_state.map(|target| match target {

@@ -301,6 +301,7 @@ pub(crate) fn fork(request: ForkRequest) -> Result<ForkOrder, ApiError> {
         post_fork: request.post_fork.map(hook).transpose()?,
         network,
         memory_backend: request.memory_backend.map(memory::wish),
+        hypervisor: request.hypervisor,
         heir_of: None,
     })
 }

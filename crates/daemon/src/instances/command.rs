@@ -79,6 +79,8 @@ pub struct ForkOrder {
     pub network: PolicyPatch,
     /// What their memory is to come from.
     pub memory_backend: Option<BackendWish>,
+    /// The VMM that they are to have; the source's in any case.
+    pub hypervisor: Option<String>,
     /// Whose spec the forks inherit, when that is not the memory's owner.
     pub heir_of: Option<Box<InstanceRecord>>,
 }

@@ -32,6 +32,13 @@ type Planned = (ForkPlan, Backend);
 impl Actor {
     /// Records the forks of one request and hands them their bytes.
     pub(super) async fn make_forks(&mut self, order: ForkOrder) -> Result<MadeForks, OpError> {
+        let own = &self.record.spec.hypervisor;
+        if let Some(other) = order.hypervisor.as_ref().filter(|wanted| *wanted != own) {
+            return Err(model::Refusal::request(format!(
+                "a fork continues the memory of its source, whose hypervisor is {own}, not {other}"
+            ))
+            .into());
+        }
         self.look().await;
         let plan = plan_fork(order.ask, self.state())?;
         let names = fork_names(&order.name, plan.count)?;

@@ -107,6 +107,7 @@ impl<'a> Life<'a> {
             post_fork: None,
             network: Default::default(),
             memory_backend,
+            hypervisor: None,
             heir_of: None,
         };
         let made = self.run(self.instances.fork(source, order)).unwrap();
