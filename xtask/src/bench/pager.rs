@@ -17,6 +17,12 @@ use crate::workspace::Workspace;
 /// A restore by the driver, against the same requests by hand.
 const DRIVER_BOUND: f64 = 1.3;
 
+/// From nothing to the first answer of a machine that continues, ms.
+const ANSWER_BOUND_MS: f64 = 100.0;
+
+/// Reading 16 MiB that a pager gives in pieces of 64 KiB, ms.
+const PAGED_BOUND_MS: f64 = 200.0;
+
 /// Reading 16 MiB with hot pages, against a mapping of the file.
 const HOT_BOUND: f64 = 1.2;
 
@@ -108,6 +114,12 @@ fn judge_firecracker(figures: &Value, report: &mut Report) -> anyhow::Result<()>
         &samples(figures, &["restore", "by_hand"])?,
         DRIVER_BOUND,
     );
+    report.all_at_most(
+        "  whatever it is by hand",
+        "ms",
+        &samples(figures, &["restore", "driver"])?,
+        ANSWER_BOUND_MS,
+    );
     let verify = |name: &str| samples(figures, &["verify", name, "verify"]);
     let whole = |name: &str| samples(figures, &["verify", name, "whole"]);
     report.ratio(
@@ -116,6 +128,12 @@ fn judge_firecracker(figures: &Value, report: &mut Report) -> anyhow::Result<()>
         &verify("hot")?,
         &verify("file")?,
         HOT_BOUND,
+    );
+    report.all_at_most(
+        "  from a pager that knows none",
+        "ms",
+        &verify("uffd_64k")?,
+        PAGED_BOUND_MS,
     );
     for (what, name, reference) in [
         ("  from a pager, 4 KiB, file", "uffd_4k", "file"),
