@@ -23,5 +23,8 @@ pub(crate) use ready::Launchers;
 pub(crate) use spawn::{begin, spawn};
 pub(crate) use spec::{Access, File, Jail, JailFile, Listener, Network, Slot, Spec};
 
+/// What the daemon says, before its orders, to a launcher whose VMM will probably have no network.
+const ALONE: &str = "alone\n";
+
 /// What the daemon says when the VMM may start.
 const GO: &[u8] = b"go\n";

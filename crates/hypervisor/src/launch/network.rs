@@ -39,7 +39,7 @@ pub(super) fn enter(network: &Network, uid: Option<u32>) -> io::Result<()> {
 
 /// A VMM without a card has no use for the host's network. Where it cannot be taken away it stays, as it does no harm
 /// by itself: only some (root, and kernels with namespaces and room for one more) can make a namespace.
-fn leave_all() -> io::Result<()> {
+pub(super) fn leave_all() -> io::Result<()> {
     match sys::new_network_namespace() {
         Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::NOSPC) => Ok(()),
         Err(error) => Err(told("make a network namespace", error.into())),

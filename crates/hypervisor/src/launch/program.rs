@@ -10,8 +10,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
-use super::spec::{Access, Spec};
-use super::{GO, jail, network, sys};
+use super::spec::{Access, Network, Spec};
+use super::{ALONE, GO, jail, network, sys};
 use crate::process::{ProcessId, RunMark};
 
 /// Descriptors a VMM may have. QEMU needs about 40 for the machines built here.
@@ -35,6 +35,12 @@ fn launch() -> io::Result<std::convert::Infallible> {
     let mut daemon = io::stdin().lock();
     let mut text = String::new();
     daemon.read_line(&mut text)?;
+    let alone = text == ALONE;
+    if alone {
+        network::leave_all()?;
+        text.clear();
+        daemon.read_line(&mut text)?;
+    }
     let spec: Spec = serde_json::from_str(&text)?;
     // The daemon may have died before the line above; then this process has a new parent and no signal comes.
     if rustix::process::getppid() != Pid::from_raw(spec.parent_pid) {
@@ -43,7 +49,7 @@ fn launch() -> io::Result<std::convert::Infallible> {
     std::env::set_current_dir(&spec.run_dir)?;
     let log = append_to(&spec.log)?;
     let console = append_to(spec.console.as_ref().unwrap_or(&spec.log))?;
-    let stdin = match surround(&spec) {
+    let stdin = match surround(&spec, alone) {
         Ok(stdin) => stdin,
         Err(error) => {
             // From here on the log is where the user looks.
@@ -77,9 +83,12 @@ fn launch() -> io::Result<std::convert::Infallible> {
 }
 
 /// Makes what the VMM finds around it, and gives its standard input.
-fn surround(spec: &Spec) -> io::Result<Stdio> {
+fn surround(spec: &Spec, alone: bool) -> io::Result<Stdio> {
     let jail_uid = spec.jail.as_ref().map(|jail| jail.uid);
-    network::enter(&spec.network, jail_uid)?;
+    // A place in a network takes the place of a namespace without any.
+    if !(alone && matches!(spec.network, Network::Absent)) {
+        network::enter(&spec.network, jail_uid)?;
+    }
     place_descriptors(spec)?;
     let Some(jail) = &spec.jail else {
         return Ok(Stdio::null());

@@ -6,11 +6,13 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::ALONE;
 use crate::VmmError;
 
 /// After one was taken, before the next is started: what it was taken for has the processors first.
@@ -21,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Launchers {
     prefix: Vec<String>,
     ready: Slot,
+    /// Whether the last one was for a VMM without a network.
+    alone: Arc<AtomicBool>,
     /// To the thread that starts them ahead, once there is one. A launcher dies with the thread that started it, so this
     /// is none of the runtime's, which come and go.
     taken: Mutex<Option<SyncSender<()>>>,
@@ -35,6 +39,7 @@ impl Launchers {
         Self {
             prefix,
             ready: Slot::default(),
+            alone: Arc::default(),
             taken: Mutex::default(),
         }
     }
@@ -44,12 +49,14 @@ impl Launchers {
         Path::new(self.prefix.first().map_or("", String::as_str))
     }
 
-    /// The one that waits, or one that is started by this thread, with which it dies until it was let go.
-    pub(super) fn take(&self) -> Result<Waiting, VmmError> {
+    /// The one that waits, or one that is started by this thread, with which it dies until it was let go. The next one
+    /// expects to be for a VMM as this one is, `alone` without a network or not: a namespace takes 0.5 to 3 ms to make.
+    pub(super) fn take(&self, alone: bool) -> Result<Waiting, VmmError> {
         if self.prefix.is_empty() {
             return Err(VmmError::unusable("no launcher is configured"));
         }
         let ready = lock(&self.ready).take();
+        self.alone.store(alone, Ordering::Relaxed);
         self.order_next();
         // It may have waited for days, and have been killed.
         if let Some(mut waiting) = ready
@@ -57,7 +64,7 @@ impl Launchers {
         {
             return Ok(waiting);
         }
-        Waiting::start(&self.prefix).map_err(VmmError::io("start", self.program()))
+        Waiting::start(&self.prefix, false).map_err(VmmError::io("start", self.program()))
     }
 
     /// Without a thread all launchers are started by those who need them.
@@ -66,39 +73,42 @@ impl Launchers {
         let told = taken.as_ref().map(|thread| thread.try_send(()));
         // Full, it has been told already.
         if matches!(told, None | Some(Err(TrySendError::Disconnected(())))) {
-            *taken = supply(&self.prefix, &self.ready).ok();
+            *taken = self.supply().ok();
         }
+    }
+
+    /// Starts one, and another one each time that one is taken, until nobody can take any more.
+    fn supply(&self) -> io::Result<SyncSender<()>> {
+        let (sender, taken) = sync_channel(1);
+        let prefix = self.prefix.clone();
+        let (ready, alone) = (Arc::clone(&self.ready), Arc::clone(&self.alone));
+        thread::Builder::new()
+            .name("launchers".into())
+            .spawn(move || {
+                while is_quiet(&taken) {
+                    // Only this thread puts one there.
+                    if lock(&ready).is_none() {
+                        match Waiting::start(&prefix, alone.load(Ordering::Relaxed)) {
+                            Ok(waiting) => *lock(&ready) = Some(waiting),
+                            Err(error) => {
+                                tracing::debug!(%error, "no launcher is started ahead");
+                            }
+                        }
+                    }
+                    if taken.recv().is_err() {
+                        break;
+                    }
+                }
+                // They die with this thread.
+                lock(&ready).take();
+            })?;
+        Ok(sender)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is in them is whole at all times.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Starts one, and another one each time that one is taken, until nobody can take any more.
-fn supply(prefix: &[String], ready: &Slot) -> io::Result<SyncSender<()>> {
-    let (sender, taken) = sync_channel(1);
-    let (prefix, ready) = (prefix.to_vec(), Arc::clone(ready));
-    thread::Builder::new()
-        .name("launchers".into())
-        .spawn(move || {
-            while is_quiet(&taken) {
-                // Only this thread puts one there.
-                if lock(&ready).is_none() {
-                    match Waiting::start(&prefix) {
-                        Ok(waiting) => *lock(&ready) = Some(waiting),
-                        Err(error) => tracing::debug!(%error, "no launcher is started ahead"),
-                    }
-                }
-                if taken.recv().is_err() {
-                    break;
-                }
-            }
-            // They die with this thread.
-            lock(&ready).take();
-        })?;
-    Ok(sender)
 }
 
 /// Waits until none was taken for a while; false when none will be.
@@ -120,7 +130,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    fn start(prefix: &[String]) -> io::Result<Self> {
+    fn start(prefix: &[String], alone: bool) -> io::Result<Self> {
         let Some((program, first)) = prefix.split_first() else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -132,7 +142,11 @@ impl Waiting {
             .stderr(Stdio::null())
             .spawn()?;
         let stdin = child.stdin.take();
-        Ok(Self { child, stdin })
+        let mut waiting = Self { child, stdin };
+        if alone {
+            waiting.say(ALONE.as_bytes())?;
+        }
+        Ok(waiting)
     }
 
     /// Whether it has not ended.
@@ -178,22 +192,24 @@ mod tests {
     #[test]
     fn one_that_was_killed_while_it_waited_is_not_given_out() {
         let launchers = launchers(&["cat"]);
-        let mut killed = Waiting::start(&launchers.prefix).unwrap();
+        let mut killed = Waiting::start(&launchers.prefix, false).unwrap();
         let id = killed.child.id();
         killed.child.kill().unwrap();
         killed.child.wait().unwrap();
         *lock(&launchers.ready) = Some(killed);
-        assert_ne!(launchers.take().unwrap().child.id(), id);
+        assert_ne!(launchers.take(false).unwrap().child.id(), id);
     }
 
     #[test]
     fn one_that_cannot_be_started_is_named() {
-        let error = launchers(&["/nonexistent/launcher"]).take().unwrap_err();
+        let error = launchers(&["/nonexistent/launcher"])
+            .take(false)
+            .unwrap_err();
         assert!(
             error.to_string().contains("/nonexistent/launcher"),
             "{error}"
         );
-        let error = launchers(&[]).take().unwrap_err();
+        let error = launchers(&[]).take(false).unwrap_err();
         assert!(error.to_string().contains("no launcher"), "{error}");
     }
 
@@ -203,7 +219,7 @@ mod tests {
         let told = dir.path().join("started");
         let script = format!("echo $$ >> {}; exec cat", told.display());
         let launchers = launchers(&["sh", "-c", &script]);
-        let mut taken = launchers.take().unwrap();
+        let mut taken = launchers.take(false).unwrap();
         let started = || -> Vec<u32> {
             let text = std::fs::read_to_string(&told).unwrap_or_default();
             text.lines().map(|line| line.parse().unwrap()).collect()

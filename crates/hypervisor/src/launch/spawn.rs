@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::GO;
 use super::ready::{Launchers, Waiting};
-use super::spec::Spec;
+use super::spec::{Network, Spec};
 use crate::VmmError;
 use crate::process::{Process, ProcessId};
 
@@ -43,7 +43,7 @@ pub(crate) fn begin(launchers: &Launchers, spec: &Spec) -> Result<Begun, VmmErro
     let mut text =
         serde_json::to_vec(spec).map_err(|error| VmmError::io("start", program)(error.into()))?;
     text.push(b'\n');
-    let waiting = launchers.take()?;
+    let waiting = launchers.take(matches!(spec.network, Network::Absent))?;
     // A process number fits: the kernel's limit is 2^22.
     let pid =
         i32::try_from(waiting.child.id()).map_err(|error| VmmError::unusable(error.to_string()))?;
