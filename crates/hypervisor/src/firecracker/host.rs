@@ -107,3 +107,41 @@ async fn version(firecracker: &Path) -> Result<FirecrackerVersion, VmmError> {
     }
     Ok(version)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// What is found where the program says this version.
+    async fn found(version: &str) -> Result<HostReport, VmmError> {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("firecracker");
+        std::fs::write(&program, format!("#!/bin/sh\necho Firecracker {version}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let config = FirecrackerConfig {
+            firecracker: Some(program),
+            launcher: Vec::new(),
+            start_deadline: FirecrackerConfig::START_DEADLINE,
+            jail: None,
+        };
+        probe(&config).await
+    }
+
+    #[tokio::test]
+    async fn old_versions_are_refused_and_those_with_holes_warned_about() {
+        let error = found("v1.11.0").await.unwrap_err().to_string();
+        assert!(error.contains("1.11.0 is too old"), "{error}");
+        let error = found("nonsense").await.unwrap_err().to_string();
+        assert!(error.contains("does not say its version"), "{error}");
+        let oldest = FirecrackerVersion::OLDEST;
+        let report = found(&format!("v{oldest}")).await.unwrap();
+        let holes = oldest.known_holes();
+        assert!(!holes.is_empty());
+        for hole in holes {
+            let named = |warning: &String| warning.contains(hole);
+            assert!(report.warnings.iter().any(named), "{hole}");
+        }
+    }
+}
