@@ -239,7 +239,7 @@ async fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
         program,
         arguments: vec![crate::PAGER_COMMAND.into()],
         uid: config.pagers.uid,
-        settings: pager::Settings::default(),
+        settings: config.pagers.settings,
         limits: pager::Limits::default(),
     };
     Ok(Pagers::new(Arc::new(host), layout, config.pagers.policy))

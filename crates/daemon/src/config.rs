@@ -161,6 +161,9 @@ pub struct Given {
     /// Group and user number that pagers of memory run as [default: 1879052288 for root, else the daemon's own]
     #[arg(long, env = "COPPICE_PAGER_UID", global = true)]
     pub pager_uid: Option<u32>,
+    /// How much a pager gives for one page that is missing; a power of two from 4KB to 2MB [default: 64KB]
+    #[arg(long, env = "COPPICE_PAGER_BATCH", global = true)]
+    pub pager_batch: Option<String>,
     /// Time after which a fork on a pager gets all its memory, such as 30m; 0s for never [default: 10m]
     #[arg(long, env = "COPPICE_GRADUATE_AFTER", global = true)]
     pub graduate_after: Option<String>,
@@ -275,6 +278,7 @@ impl Given {
             warm_idle: self.warm_idle.or(below.warm_idle),
             memory_backend: self.memory_backend.or(below.memory_backend),
             pager_uid: self.pager_uid.or(below.pager_uid),
+            pager_batch: self.pager_batch.or(below.pager_batch),
             graduate_after: self.graduate_after.or(below.graduate_after),
             graduate_rate: self.graduate_rate.or(below.graduate_rate),
             network: self.network.or(below.network),

@@ -43,6 +43,8 @@ pub struct PagerConfig {
     pub policy: PagerPolicy,
     /// Who pagers run as.
     pub uid: Option<u32>,
+    /// How they serve.
+    pub settings: pager::Settings,
 }
 
 impl PagerConfig {
@@ -64,7 +66,17 @@ impl PagerConfig {
                 "graduate_rate is 0, so nothing would ever be complete; give graduate_after 0s to never complete machines"
             );
         }
+        let mut settings = pager::Settings::default();
+        if let Some(text) = given.pager_batch.as_deref() {
+            let wrong = || format!("pager_batch {text:?}");
+            settings.batch_bytes = text.parse::<ByteSize>().with_context(wrong)?.bytes();
+            settings
+                .check()
+                .map_err(anyhow::Error::msg)
+                .with_context(wrong)?;
+        }
         Ok(Self {
+            settings,
             policy: PagerPolicy {
                 backend: match given.memory_backend {
                     None | Some(MemoryBackend::Auto) => BackendWish::Auto,
@@ -128,6 +140,23 @@ mod tests {
         let container = "0 1000 1\n1 100000 65536\n";
         assert!(!maps(container, DEFAULT_UID) && maps(container, 65536));
         assert!(!maps("", 0) && !maps("nonsense\n0 0", 0));
+    }
+
+    #[test]
+    fn what_a_fault_brings_is_a_power_of_two() {
+        let of = |text: &str| {
+            let given = Given {
+                pager_batch: Some(text.to_owned()),
+                ..Given::default()
+            };
+            PagerConfig::of(&given).map(|config| config.settings.batch_bytes)
+        };
+        assert_eq!(of("4KB").unwrap(), 4 << 10);
+        assert_eq!(of("2MB").unwrap(), 2 << 20);
+        for wrong in ["3KB", "48KB", "4MB", "much"] {
+            let error = of(wrong).unwrap_err();
+            assert!(error.to_string().contains(wrong), "{error}");
+        }
     }
 
     #[test]

@@ -33,7 +33,10 @@ impl Default for Settings {
 
 impl Settings {
     /// Refuses sizes that make no sense.
-    pub(crate) fn check(self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn check(self) -> Result<(), String> {
         let sizes = [
             ("batch_bytes", self.batch_bytes),
             ("zero_batch_bytes", self.zero_batch_bytes),
