@@ -15,6 +15,9 @@ const MEMORY_MIB: u32 = 4096;
 /// Between two looks at whether QEMU has ended.
 const TICK: Duration = Duration::from_millis(20);
 
+/// Until the first sign of life: it boots, which takes some ten seconds on an idle host.
+const BOOT: Duration = Duration::from_secs(240);
+
 /// A host without a sign of life for so long has died: its kernel hangs, or waits for an interrupt that was lost.
 /// It is far more than the [`BEAT_SECONDS`](crate::command::BEAT_SECONDS) between two, for a processor that many share.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -164,9 +167,10 @@ fn wait(mut qemu: Child, beats: &Path, limit: Duration) -> io::Result<End> {
         if beats != heard {
             (heard, last) = (beats, Instant::now());
         }
-        let end = match (began.elapsed() > limit, last.elapsed() > SILENCE) {
-            (_, true) => End::HostDied,
-            (true, false) => End::Late,
+        let silence = if heard == 0 { BOOT } else { SILENCE };
+        let end = match (began.elapsed() > limit, last.elapsed() > silence) {
+            (true, _) => End::Late,
+            (false, true) => End::HostDied,
             (false, false) => {
                 std::thread::sleep(TICK);
                 continue;

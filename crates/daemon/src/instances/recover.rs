@@ -36,6 +36,10 @@ impl Actor {
             }
         }
         self.find_pager().await;
+        if self.unread {
+            self.show();
+            return;
+        }
         self.look_again().await;
         let survivor = match self.vmm {
             VmmFact::Absent => Survivor::None,
@@ -80,10 +84,9 @@ impl Actor {
                 Found::Complete => None,
                 Found::Lost(reason) => {
                     if let Err(error) = vm.kill().await {
-                        // It stays known, with its disk and its slot, and the next stop or delete tries again.
+                        // It keeps its disk and its slot, and whatever is asked of it next tries again.
                         warn!(instance = %self.id, why = %chain(&error), "a VMM without a pager cannot be ended");
-                        self.journal.note(&OpError::Unserved(reason).to_string());
-                        return;
+                        self.unread = true;
                     }
                     Some(reason)
                 }
@@ -103,6 +106,10 @@ impl Actor {
         });
         if let Err(error) = told.await {
             warn!(instance = %self.id, why = %chain(&error), "cannot record why it was killed");
+        }
+        if self.unread {
+            self.vmm = VmmFact::Unreadable("its pager is gone, and it cannot be ended".to_owned());
+            return;
         }
         // What of it is left is looked for as that of any machine that has ended.
         self.forget_vm();

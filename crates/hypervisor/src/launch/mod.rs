@@ -1,4 +1,4 @@
-//! The launcher: a short-lived program between the daemon and a VMM.
+//! The launcher: a program between the daemon and a VMM, which it becomes.
 //!
 //! The daemon starts itself with a hidden argument and a [`Spec`]; [`launch_main`] opens what the VMM inherits, says
 //! in the run directory who it is, and becomes the VMM by exec when the daemon tells it to. So the daemon never forks, no

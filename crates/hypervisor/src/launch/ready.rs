@@ -1,7 +1,7 @@
 //! Launchers that wait for orders.
 //!
 //! The program is the whole daemon, and takes a millisecond or two to start. That is as long as a tenth of a restore, so
-//! one is started ahead, and waits. There is never more than one: machines that are made at once start theirs themselves.
+//! one is started ahead, and waits. A driver never has more than one: machines that are made at once start theirs themselves.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -195,7 +195,7 @@ mod tests {
         let mut killed = Waiting::start(&launchers.prefix, false).unwrap();
         let id = killed.child.id();
         killed.child.kill().unwrap();
-        killed.child.wait().unwrap();
+        until(|| !killed.waits());
         *lock(&launchers.ready) = Some(killed);
         assert_ne!(launchers.take(false).unwrap().child.id(), id);
     }

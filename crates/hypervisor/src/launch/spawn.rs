@@ -50,10 +50,14 @@ pub(crate) fn begin(launchers: &Launchers, spec: &Spec) -> Result<Begun, VmmErro
     let opened = ProcessId::of(pid).and_then(Process::open);
     let process = opened.map_err(VmmError::io("watch", program))?;
     // It is our child and not waited for, so it exists; it can have ended already.
-    let process = process.ok_or_else(|| VmmError::Exited {
-        reason: crate::ExitReason::Unknown,
-        stderr: "launcher failed".into(),
-    })?;
+    let Some(process) = process else {
+        // It was waited for, so its number is free.
+        waiting.let_go();
+        return Err(VmmError::Exited {
+            reason: crate::ExitReason::Unknown,
+            stderr: "launcher failed".into(),
+        });
+    };
     let mut begun = Begun { waiting, process };
     match begun.waiting.say(&text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -76,6 +76,8 @@ async fn restores(rig: &Rig<'_>, subject: &Firecracker, saved: &Saved, rounds: u
         probe::line(fork.vm.as_ref(), "beats").await;
         let took = began.elapsed();
         fork.vm.kill().await.unwrap();
+        // What the driver makes ready for the next one is not to take its time from the steps by hand.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let hand = unpacked.restore(rig, subject, round);
         if round > 0 {
             driver.push(ms(took));

@@ -50,13 +50,13 @@ impl Drop for Scratch {
         if std::thread::panicking()
             && let Some(dir) = self.dir.take()
         {
-            let (kept, number) = (dir.keep(), std::process::id());
+            let kept = dir.keep();
             // Under another name it is not taken for that of a test that was killed.
-            let name = kept.with_file_name(format!(
-                "kept-{number}-{}",
-                self.made.load(Ordering::Relaxed)
-            ));
-            let kept = std::fs::rename(&kept, &name).map_or(kept, |()| name);
+            let name = kept
+                .file_name()
+                .map(|name| format!("kept-{}", name.display()));
+            let new = kept.with_file_name(name.unwrap_or_default());
+            let kept = std::fs::rename(&kept, &new).map_or(kept, |()| new);
             println!("kept: {}", kept.display());
         }
     }

@@ -224,7 +224,9 @@ impl Server {
     fn serve_ahead(&mut self) {
         let now = Instant::now();
         let is_due = |machine: &Machine| {
+            // What it waits for comes first, and must not be taken for served because something else was.
             matches!(machine.standing, Standing::Served)
+                && !machine.has_faults()
                 && machine.vm.ahead_due().is_some_and(|due| match due {
                     Due::Now => true,
                     Due::At(time) => time <= now,
