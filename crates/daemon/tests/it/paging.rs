@@ -408,6 +408,32 @@ async fn a_machine_without_its_pager_does_not_go_on_after_a_restart() {
     assert_eq!(world.machines.alive().await.len(), 1);
 }
 
+/// Forgotten, it would write to a disk that the next start gives to another VMM.
+#[tokio::test]
+async fn a_machine_without_its_pager_that_cannot_be_killed_is_not_forgotten() {
+    let mut world = World::with_pagers(PAGING).await;
+    let template = template(&world).await;
+    let fork = world.fork(&template, uffd("fork")).await;
+    world.kill_daemon().await;
+    world.pagers.lose_all();
+    world
+        .host
+        .fail_next(hypervisor::fake::Operation::Kill, "it hangs");
+    world.start_daemon().await;
+    world.reach(&fork, State::Unknown).await;
+    let shown = world.show(&fork).await;
+    for field in ["state_error", "exit_message"] {
+        let words = shown[field].as_str().unwrap();
+        assert!(words.contains("its pager is gone"), "{field}: {words}");
+    }
+    assert_eq!(world.machines.alive().await.len(), 1);
+    // Whatever is asked next looks for it again, and ends it.
+    world.act(&fork, "start").await;
+    world.reach(&fork, State::Running).await;
+    assert_eq!(world.machines.alive().await.len(), 1);
+    assert_eq!(world.exec(&fork, &["counter"]).await, "1", "it has booted");
+}
+
 #[tokio::test]
 async fn a_fork_that_lives_for_long_is_completed() {
     let policy = PagerPolicy {
