@@ -107,6 +107,8 @@ impl Daemon {
             .env("COPPICE_WARM_FORKS", "0")
             .env("COPPICE_ACCELERATOR", accelerator())
             .env("COPPICE_NETWORK", "off")
+            // A host that runs guests without help from its processors is slow in all else.
+            .env("COPPICE_PAGER_TAKEOVER", "1m")
             .env("NO_COLOR", "1");
         if let Some(user) = self.user {
             command.uid(user).gid(user);

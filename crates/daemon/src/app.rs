@@ -240,7 +240,7 @@ async fn pagers(config: &Config, layout: &Layout) -> Result<Arc<Pagers>> {
         arguments: vec![crate::PAGER_COMMAND.into()],
         uid: config.pagers.uid,
         settings: config.pagers.settings,
-        limits: pager::Limits::default(),
+        limits: config.pagers.limits,
     };
     Ok(Pagers::new(Arc::new(host), layout, config.pagers.policy))
 }

@@ -164,6 +164,10 @@ pub struct Given {
     /// How much a pager gives for one page that is missing; a power of two from 4KB to 2MB [default: 64KB]
     #[arg(long, env = "COPPICE_PAGER_BATCH", global = true)]
     pub pager_batch: Option<String>,
+    /// Time in which another pager must have taken over from one that is lost, up to 1m; machines are killed that wait
+    /// longer [default: 1s]
+    #[arg(long, env = "COPPICE_PAGER_TAKEOVER", global = true)]
+    pub pager_takeover: Option<String>,
     /// Time after which a fork on a pager gets all its memory, such as 30m; 0s for never [default: 10m]
     #[arg(long, env = "COPPICE_GRADUATE_AFTER", global = true)]
     pub graduate_after: Option<String>,
@@ -279,6 +283,7 @@ impl Given {
             memory_backend: self.memory_backend.or(below.memory_backend),
             pager_uid: self.pager_uid.or(below.pager_uid),
             pager_batch: self.pager_batch.or(below.pager_batch),
+            pager_takeover: self.pager_takeover.or(below.pager_takeover),
             graduate_after: self.graduate_after.or(below.graduate_after),
             graduate_rate: self.graduate_rate.or(below.graduate_rate),
             network: self.network.or(below.network),

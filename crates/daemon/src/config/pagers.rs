@@ -21,6 +21,9 @@ const LINGER: Duration = Duration::from_secs(10);
 /// What a guest touches later than that is its work, and other for each fork.
 const RECORD_FOR: Duration = Duration::from_secs(10);
 
+/// A guest that stands still for longer is of no use when it goes on.
+const MAX_TAKEOVER: Duration = Duration::from_secs(60);
+
 /// User and group of pagers that root starts, the first behind those of jailed machines: nothing else hands it out.
 const DEFAULT_UID: u32 = 0x7000_1000;
 
@@ -45,6 +48,8 @@ pub struct PagerConfig {
     pub uid: Option<u32>,
     /// How they serve.
     pub settings: pager::Settings,
+    /// How long things may take.
+    pub limits: pager::Limits,
 }
 
 impl PagerConfig {
@@ -75,8 +80,13 @@ impl PagerConfig {
                 .map_err(anyhow::Error::msg)
                 .with_context(wrong)?;
         }
+        let mut limits = pager::Limits::default();
+        if let Some(text) = given.pager_takeover.as_deref() {
+            limits.takeover = takeover(text).with_context(|| format!("pager_takeover {text:?}"))?;
+        }
         Ok(Self {
             settings,
+            limits,
             policy: PagerPolicy {
                 backend: match given.memory_backend {
                     None | Some(MemoryBackend::Auto) => BackendWish::Auto,
@@ -91,6 +101,16 @@ impl PagerConfig {
             uid: given.pager_uid.or_else(own_user),
         })
     }
+}
+
+fn takeover(text: &str) -> Result<Duration> {
+    let limit = model::parse_duration(text)?;
+    if limit.is_zero() || limit > MAX_TAKEOVER {
+        bail!(
+            "machines cannot wait for another pager for so long; give more than 0s and at most 1m"
+        );
+    }
+    Ok(limit)
 }
 
 /// The user of pagers where nobody names one. Only root can become another, and in a container only one that exists
@@ -155,6 +175,23 @@ mod tests {
         assert_eq!(of("2MB").unwrap(), 2 << 20);
         for wrong in ["3KB", "48KB", "4MB", "much"] {
             let error = of(wrong).unwrap_err();
+            assert!(error.to_string().contains(wrong), "{error}");
+        }
+    }
+
+    #[test]
+    fn machines_wait_for_another_pager_as_long_as_it_is_said() {
+        let of = |text: Option<&str>| {
+            let given = Given {
+                pager_takeover: text.map(str::to_owned),
+                ..Given::default()
+            };
+            PagerConfig::of(&given).map(|config| config.limits.takeover)
+        };
+        assert_eq!(of(None).unwrap(), Duration::from_secs(1));
+        assert_eq!(of(Some("250ms")).unwrap(), Duration::from_millis(250));
+        for wrong in ["0s", "61s", "soon"] {
+            let error = of(Some(wrong)).unwrap_err();
             assert!(error.to_string().contains(wrong), "{error}");
         }
     }

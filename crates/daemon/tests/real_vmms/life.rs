@@ -261,6 +261,7 @@ fn pagers(build: &str) -> pager::PagerProcesses {
             start: PATIENCE,
             answer: PATIENCE,
             silence: PATIENCE,
+            takeover: PATIENCE,
             ..pager::Limits::default()
         },
     }

@@ -39,6 +39,9 @@ pub struct Limits {
     pub ping_every: Duration,
     /// A pager that does not answer for this long is replaced.
     pub silence: Duration,
+    /// From the loss of a pager until another one serves its machines: no step of that is begun later, and what has
+    /// none by then is killed. Where a process starts at once it takes milliseconds.
+    pub takeover: Duration,
     /// Replacements within `restart_window`; after that, its machines are killed.
     pub restarts: u32,
     /// See `restarts`.
@@ -52,6 +55,7 @@ impl Default for Limits {
             answer: Duration::from_secs(2),
             ping_every: Duration::from_millis(500),
             silence: Duration::from_secs(2),
+            takeover: Duration::from_secs(1),
             restarts: 8,
             restart_window: Duration::from_secs(10),
         }

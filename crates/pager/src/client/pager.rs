@@ -33,10 +33,11 @@ pub(super) struct Pager {
 }
 
 impl Pager {
-    /// Starts a pager, with `number` in the name of its socket, and waits until it has opened the image.
+    /// Starts a pager, with `number` in the name of its socket, and waits until it has opened the image, up to `limit`.
     pub(super) fn start(
         config: &Config,
         number: u32,
+        limit: Duration,
         report: impl Fn(Option<PagerEvent>) + Send + 'static,
     ) -> Result<Self, PagerError> {
         let socket = config
@@ -70,7 +71,7 @@ impl Pager {
             .map_err(PagerError::io("start a pager"))?;
         // Process numbers fit: the kernel's limit is 2^22.
         let process = pidfd(child.id() as i32).map_err(PagerError::io("watch a pager"))?;
-        let connected = connect(&socket, config.limits.start, report);
+        let connected = connect(&socket, limit, report);
         let (link, hello) = connected.inspect_err(|_| {
             // It did not get as far as being a pager; why is in the log.
             if end(&process, config.limits.answer).is_ok() {

@@ -36,6 +36,7 @@ pub(crate) fn config(run_dir: &Path, image_dir: &Path) -> Config {
             start: Duration::from_secs(20),
             answer: Duration::from_secs(20),
             silence: Duration::from_secs(20),
+            takeover: Duration::from_secs(20),
             ..Limits::default()
         },
     }

@@ -24,6 +24,10 @@ pub(crate) const ALL: &[super::Test] = &[
         without_a_pager_the_machine_is_killed,
     ),
     (
+        "a_machine_that_waits_too_long_for_another_pager_is_killed",
+        a_machine_that_waits_too_long_for_another_pager_is_killed,
+    ),
+    (
         "a_pager_that_dies_again_and_again_is_given_up",
         a_pager_that_dies_again_and_again_is_given_up,
     ),
@@ -115,6 +119,33 @@ fn without_a_pager_the_machine_is_killed() {
     assert_eq!(guest.result(), None, "it has read something");
     guest.ended();
     rig.event(|event| matches!(event, Event::Gone(_)).then_some(()));
+}
+
+/// The next pager starts, and is never heard of.
+fn a_machine_that_waits_too_long_for_another_pager_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let layers = [Layer::whole(Encoding::Packed, 2048, 0)];
+    let reference = Reference::new(&dir.path().join("image"), 2048, &layers);
+    let mut config = config(dir.path(), &reference.dir);
+    let program = dir.path().join("pager");
+    std::fs::copy(&config.program, &program).unwrap();
+    config.program = program.clone();
+    config.limits.takeover = Duration::from_millis(300);
+    let rig = Rig::start(config);
+    let mut guests = [rig.guest("one", &reference), rig.guest("other", &reference)];
+    std::fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink("/usr/bin/yes", &program).unwrap();
+    rig.signal_pager(Signal::KILL);
+    for (vm, guest) in ["one", "other"].into_iter().zip(&mut guests) {
+        guest.tell("sum 0 2048 2");
+        let reason = rig.failure(vm);
+        assert!(
+            reason.contains("another pager took longer than 300 ms"),
+            "{reason}"
+        );
+        assert_eq!(guest.result(), None, "it has read something");
+        guest.ended();
+    }
 }
 
 fn a_pager_that_dies_again_and_again_is_given_up() {

@@ -158,7 +158,7 @@ impl Keeper {
     fn obey(&mut self, command: Command) {
         // Whoever does not wait any more for an answer does not need it.
         match command {
-            Command::Ready(answer) => drop(answer.send(self.current().map(drop))),
+            Command::Ready(answer) => drop(answer.send(self.current(None).map(drop))),
             Command::Attach {
                 vm,
                 handover,

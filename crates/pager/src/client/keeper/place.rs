@@ -51,20 +51,24 @@ impl Keeper {
             failed: false,
         };
         self.machines.insert(vm.clone(), machine);
-        let placed = self.place(&vm);
+        let placed = self.place(&vm, None);
         if placed.is_err() {
             self.end(&vm);
         }
         placed
     }
 
-    /// Gives a machine to a pager that is there or can be started, trying a few.
-    pub(super) fn place(&mut self, vm: &str) -> Result<(), PagerError> {
+    /// Gives a machine to a pager that is there or can be started, trying a few, and none after `until`.
+    pub(super) fn place(&mut self, vm: &str, until: Option<Instant>) -> Result<(), PagerError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let number = self.current()?;
-            let error = match self.register(number, vm) {
+            self.in_time(until)?;
+            let number = match self.current(until) {
+                Ok(number) => number,
+                Err(error) => return self.in_time(until).and(Err(error)),
+            };
+            let error = match self.register(number, vm, until) {
                 Err(error)
                     if tries < PLACING_TRIES && !matches!(error, PagerError::Refused { .. }) =>
                 {
@@ -77,7 +81,24 @@ impl Keeper {
         }
     }
 
-    fn register(&mut self, number: u32, vm: &str) -> Result<(), PagerError> {
+    /// Whether there is time left for a takeover.
+    fn in_time(&self, until: Option<Instant>) -> Result<(), PagerError> {
+        match until {
+            Some(until) if Instant::now() >= until => Err(PagerError::Deadline {
+                what: "another pager",
+                limit: self.config.limits.takeover,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn register(
+        &mut self,
+        number: u32,
+        vm: &str,
+        until: Option<Instant>,
+    ) -> Result<(), PagerError> {
+        let limit = within(self.config.limits.answer, until);
         let (Some(pager), Some(machine)) =
             (self.pagers.get_mut(&number), self.machines.get_mut(vm))
         else {
@@ -89,21 +110,20 @@ impl Keeper {
             machine.state.as_fd(),
         ];
         let request = Request::Register(machine.registration.clone());
-        pager
-            .link
-            .request(request, &fds, self.config.limits.answer)?;
+        pager.link.request(request, &fds, limit)?;
         machine.pager = Some(number);
         Ok(())
     }
 
-    /// The pager for machines to come, started if there is none.
-    pub(super) fn current(&mut self) -> Result<u32, PagerError> {
+    /// The pager for machines to come, started if there is none; by `until`, where that is said.
+    pub(super) fn current(&mut self, until: Option<Instant>) -> Result<u32, PagerError> {
         if let Some(number) = self.current {
             return Ok(number);
         }
         let number = self.next_number;
         self.next_number += 1;
-        let pager = Pager::start(&self.config, number, self.reporter(number))?;
+        let limit = within(self.config.limits.start, until);
+        let pager = Pager::start(&self.config, number, limit, self.reporter(number))?;
         self.pagers.insert(number, pager);
         self.current = Some(number);
         Ok(number)
@@ -127,6 +147,7 @@ impl Keeper {
             return;
         };
         let started = Instant::now();
+        let until = Some(started + self.config.limits.takeover);
         if self.current == Some(number) {
             self.current = None;
         }
@@ -145,7 +166,7 @@ impl Keeper {
             }
         }
         let pid = pager.pid;
-        if let Err(error) = pager.kill(self.config.limits.answer) {
+        if let Err(error) = pager.kill(within(self.config.limits.answer, until)) {
             for vm in &lost {
                 self.fail(
                     vm,
@@ -168,7 +189,7 @@ impl Keeper {
             lost.iter().for_each(|vm| self.fail(vm, &reason));
             return;
         }
-        lost.retain(|vm| match self.place(vm) {
+        lost.retain(|vm| match self.place(vm, until) {
             Ok(()) => true,
             Err(error) => {
                 let reason = format!("the pager of its memory cannot be replaced: {error}");
@@ -230,6 +251,13 @@ impl Keeper {
             reason: reason.to_owned(),
         });
     }
+}
+
+/// How long something may take that may take `limit`, but no longer than `until`.
+fn within(limit: Duration, until: Option<Instant>) -> Duration {
+    until.map_or(limit, |until| {
+        limit.min(until.saturating_duration_since(Instant::now()))
+    })
 }
 
 fn kill(process: &OwnedFd) {

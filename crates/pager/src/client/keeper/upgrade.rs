@@ -8,7 +8,7 @@ impl Keeper {
     /// Starts a new pager for machines to come. Those that run keep theirs. If none can be started, all stays as it is.
     pub(super) fn upgrade(&mut self) -> Result<(), PagerError> {
         let old = self.current.take();
-        if let Err(error) = self.current() {
+        if let Err(error) = self.current(None) {
             self.current = old;
             return Err(error);
         }
