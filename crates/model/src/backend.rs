@@ -175,28 +175,43 @@ pub fn choose_backend(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HotPlan {
     /// What it touches is recorded.
-    pub record: bool,
+    pub record: Option<Recording>,
     /// What others have touched is filled or mapped ahead.
     pub replay: bool,
 }
 
+/// What becomes of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Recording {
+    /// It is put together with those before it.
+    Adds,
+    /// It takes their place: what forks do first has changed since, or will.
+    Renews,
+}
+
 /// One fork in so many confirms or corrects what is known, until enough have.
 pub const REFRESH_EVERY: u64 = 8;
+
+/// With one fork in so many, all begins anew. Less than one in a hundred is slower for that, and what nobody touches
+/// any more is not filled for ever.
+pub const RENEW_EVERY: u64 = 128;
 
 /// Decides what is done for the next fork of an image: `recordings` of `enough` were put together, and it is the
 /// `nth` fork (from 0) since the image is in use. A machine that is recorded gets nothing ahead: what was filled
 /// ahead would be missing in the recording.
 #[must_use]
 pub fn plan_hot_pages(prefetch: Prefetch, recordings: u32, enough: u32, nth: u64) -> HotPlan {
+    let is_last_of = |every: u64| nth % every == every - 1;
     let record = match prefetch {
-        Prefetch::Off => false,
-        Prefetch::Record => recordings < enough,
-        Prefetch::On if recordings == 0 => true,
-        Prefetch::On => recordings < enough && nth % REFRESH_EVERY == REFRESH_EVERY - 1,
+        Prefetch::Off => None,
+        Prefetch::Record => (recordings < enough).then_some(Recording::Adds),
+        Prefetch::On if recordings == 0 => Some(Recording::Adds),
+        Prefetch::On if recordings < enough => is_last_of(REFRESH_EVERY).then_some(Recording::Adds),
+        Prefetch::On => is_last_of(RENEW_EVERY).then_some(Recording::Renews),
     };
     HotPlan {
         record,
-        replay: prefetch == Prefetch::On && recordings > 0 && !record,
+        replay: prefetch == Prefetch::On && recordings > 0 && record.is_none(),
     }
 }
 
@@ -329,25 +344,29 @@ mod tests {
     #[test]
     fn the_first_fork_is_recorded_and_the_next_have_its_pages() {
         let plan = |prefetch, recordings, nth| plan_hot_pages(prefetch, recordings, 3, nth);
-        let (record, replay) = (
-            HotPlan {
-                record: true,
-                replay: false,
-            },
-            HotPlan {
-                record: false,
-                replay: true,
-            },
-        );
-        let nothing = HotPlan {
-            record: false,
+        let recorded = |recording| HotPlan {
+            record: Some(recording),
             replay: false,
         };
+        let record = recorded(Recording::Adds);
+        let unrecorded = |replay| HotPlan {
+            record: None,
+            replay,
+        };
+        let (replay, nothing) = (unrecorded(true), unrecorded(false));
         assert_eq!(plan(Prefetch::On, 0, 0), record);
         assert_eq!(plan(Prefetch::On, 1, 1), replay);
         assert_eq!(plan(Prefetch::On, 1, REFRESH_EVERY - 1), record);
         assert_eq!(plan(Prefetch::On, 3, REFRESH_EVERY - 1), replay);
+        let renew = RENEW_EVERY - 1;
+        assert_eq!(plan(Prefetch::On, 3, renew), recorded(Recording::Renews));
+        assert_eq!(plan(Prefetch::On, 1, renew), record, "not enough is known");
+        assert_eq!(
+            plan(Prefetch::On, 3, renew + RENEW_EVERY),
+            recorded(Recording::Renews)
+        );
         assert_eq!(plan(Prefetch::Record, 2, 1), record);
+        assert_eq!(plan(Prefetch::Record, 3, renew), nothing);
         assert_eq!(plan(Prefetch::Record, 3, 1), nothing);
         assert_eq!(plan(Prefetch::Off, 3, 0), nothing);
     }

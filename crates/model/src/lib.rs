@@ -27,8 +27,8 @@ mod wait;
 
 pub use admit::{Operation, Verdict, admit};
 pub use backend::{
-    Backend, BackendWish, HotPlan, ImageUse, MemorySpec, Paging, Prefetch, REFRESH_EVERY, RamForm,
-    Wishes, choose_backend, maps_ahead, plan_hot_pages,
+    Backend, BackendWish, HotPlan, ImageUse, MemorySpec, Paging, Prefetch, REFRESH_EVERY,
+    RENEW_EVERY, RamForm, Recording, Wishes, choose_backend, maps_ahead, plan_hot_pages,
 };
 pub use compression::{
     Compression, CompressionError, DEFAULT_ZSTD_LEVEL, SnapshotPolicy, ZSTD_LEVELS,

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use hypervisor::{Vm, VmmError};
 use memory::PAGE_BYTES;
-use model::{HotPlan, ImageId, InstanceId};
+use model::{ImageId, InstanceId};
 use pager::{Attach, PagerError};
 use rustix::fs::{Mode, OFlags};
 use tracing::warn;
 
 use super::book::Standing;
+use super::hot::{HotSink, HotWork};
 use super::site::{Site, run};
 use super::{HotOrder, Paged, Pagers};
 use crate::instances::{OpError, chain};
@@ -44,14 +45,7 @@ impl Pagers {
         let site = self.site(&paging.image);
         // From here on the pagers of the image are needed; what fails is released with this.
         site.book().open(paging.vm.clone(), Standing::Coming, true);
-        let mut paged = Paged {
-            site: Arc::clone(&site),
-            vm: paging.vm.clone(),
-            hot: None,
-            recording: false.into(),
-            record_for: self.policy.record_for,
-            hot_bytes: 0,
-        };
+        let mut paged = Paged::new(Arc::clone(&site), paging.vm.clone());
         let socket = paging.socket.clone();
         let outcome = match site.open(self, Some(&paging.image_dir)).await {
             Ok(()) => hand_over(&site, paging, &mut paged, start).await,
@@ -60,7 +54,12 @@ impl Pagers {
         // The VMM has its connection, or never will.
         let _ = std::fs::remove_file(socket);
         match outcome {
-            Ok(vm) => Ok((vm, Arc::new(paged))),
+            Ok((vm, recorded)) => {
+                if let Some(into) = recorded {
+                    paged.record(into, self.policy.record_for);
+                }
+                Ok((vm, Arc::new(paged)))
+            }
             Err(error) => {
                 site.book().end(&paged.vm, Standing::Gone, None);
                 Err(error)
@@ -69,31 +68,27 @@ impl Pagers {
     }
 }
 
+/// Gives the machine, and where its recording goes if it is recorded.
 async fn hand_over(
     site: &Arc<Site>,
     paging: Paging,
     paged: &mut Paged,
     start: impl Future<Output = Result<Arc<dyn Vm>, OpError>>,
-) -> Result<Arc<dyn Vm>, OpError> {
+) -> Result<(Arc<dyn Vm>, Option<HotSink>), OpError> {
     let Paging {
         vm, socket, hot, ..
     } = paging;
-    let store = hot.as_ref().map(|hot| hot.store.clone());
     let prepared = run(move || {
-        let planned = hot.map(|hot| hot.plan());
+        let work = hot.map(HotOrder::plan);
         let listener = bind(&socket).map_err(OpError::disk("cannot make the socket of a pager"))?;
-        Ok((Arc::new(listener), planned))
+        Ok((Arc::new(listener), work.unwrap_or_default()))
     });
-    let (listener, planned) = prepared.await?;
-    let (HotPlan { record, .. }, hot_pages) = planned.unwrap_or((
-        HotPlan {
-            record: false,
-            replay: false,
-        },
-        None,
-    ));
-    paged.hot = store.filter(|_| record);
-    paged.recording = record.into();
+    let (listener, work) = prepared.await?;
+    let HotWork {
+        record: recorded,
+        replay: hot_pages,
+    } = work;
+    let record = recorded.is_some();
     paged.hot_bytes = hot_pages
         .as_ref()
         .map_or(0, |hot| hot.page_count() * PAGE_BYTES as u64);
@@ -123,7 +118,8 @@ async fn hand_over(
         }
         attached = &mut attached => (start.await, joined(attached)),
     };
-    settle(site, &vm, started, attached).await
+    let machine = settle(site, &vm, started, attached).await?;
+    Ok((machine, recorded))
 }
 
 fn joined(attached: Result<Result<(), OpError>, tokio::task::JoinError>) -> Result<(), OpError> {

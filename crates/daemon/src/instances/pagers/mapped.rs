@@ -3,7 +3,6 @@
 //!
 //! All of it happens in a task beside the machine, and none of it can fail the machine.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,11 +10,12 @@ use hypervisor::{MappedRam, Vm, VmmError};
 use memory::{PAGE_BYTES, Run};
 use model::maps_ahead;
 use pager::{HotPages, Mark, PagerHost};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::hot::HotOrder;
+use super::hot::{HotOrder, HotWork};
+use super::marks::{Coming, Marks, marks};
 use super::site;
 use crate::instances::{OpError, chain};
 
@@ -37,8 +37,7 @@ pub(super) struct Turns {
 
 /// A machine that maps its template's memory.
 pub struct Mapped {
-    marks: mpsc::Sender<Mark>,
-    executed: AtomicBool,
+    marks: Marks,
     figures: Arc<Mutex<MappedFigures>>,
 }
 
@@ -58,8 +57,7 @@ pub struct MappedFigures {
 impl Mapped {
     /// Begins for a machine that has just been started.
     pub(super) fn begin(vm: Arc<dyn Vm>, order: HotOrder, turns: Turns) -> Arc<Self> {
-        // A mark of each kind.
-        let (marks, coming) = mpsc::channel(2);
+        let (marks, coming) = marks(turns.record_for);
         let figures = Arc::default();
         let work = Work {
             vm,
@@ -71,28 +69,17 @@ impl Mapped {
                 debug!(pid = work.vm.process().pid, why = %chain(&error), "no hot pages");
             }
         });
-        Arc::new(Self {
-            marks,
-            executed: AtomicBool::new(false),
-            figures,
-        })
+        Arc::new(Self { marks, figures })
     }
 
     /// The guest's agent has answered.
     pub(in crate::instances) fn ready(&self) {
-        self.mark(Mark::Ready);
+        self.marks.ready();
     }
 
     /// A command has given its result; the first one ends a recording.
     pub(in crate::instances) fn executed(&self) {
-        if !self.executed.swap(true, Ordering::Relaxed) {
-            self.mark(Mark::FirstExec);
-        }
-    }
-
-    fn mark(&self, mark: Mark) {
-        // Of a machine that is not recorded nobody wants to know.
-        let _ = self.marks.try_send(mark);
+        self.marks.executed();
     }
 
     /// What was done until now.
@@ -112,31 +99,29 @@ impl Work {
     async fn run(
         &self,
         order: HotOrder,
-        marks: mpsc::Receiver<Mark>,
-        Turns {
-            host,
-            entering,
-            record_for,
-        }: Turns,
+        marks: Coming,
+        Turns { host, entering, .. }: Turns,
     ) -> Result<(), OpError> {
         let until = Instant::now() + LIMIT;
-        let store = order.store.clone();
-        let (plan, hot) = site::run(move || {
-            let (plan, hot) = order.plan();
+        let prepared = order.prepared;
+        let HotWork { record, replay } = site::run(move || {
+            let mut work = order.plan();
             let swapped = || host.has_swapped().unwrap_or(false);
-            let pays = hot.is_some() && maps_ahead(order.prepared, swapped());
-            Ok((plan, hot.filter(|_| pays)))
+            if work.replay.is_some() && !maps_ahead(prepared, swapped()) {
+                work.replay = None;
+            }
+            Ok(work)
         })
         .await?;
-        if let Some(hot) = hot {
+        if let Some(hot) = replay {
             self.enter(&hot, &entering, until).await?;
-        } else if plan.record {
+        } else if let Some(into) = record {
             lock(&self.figures).recording = true;
-            let recorded = self.record(marks, record_for).await;
+            let recorded = self.record(marks).await;
             lock(&self.figures).recording = false;
             if let Some(recorded) = recorded? {
                 site::run(move || {
-                    store.add(&recorded);
+                    into.put(&recorded);
                     Ok(())
                 })
                 .await?;
@@ -165,31 +150,17 @@ impl Work {
         Ok(())
     }
 
-    /// Looks at the page tables at each mark. A guest that serves and is given no command would be recorded for ever:
-    /// some time after it was ready counts as its first command. Nothing is recorded of a machine that ends before.
-    async fn record(
-        &self,
-        mut marks: mpsc::Receiver<Mark>,
-        record_for: Duration,
-    ) -> Result<Option<HotPages>, OpError> {
-        let mut ready: Option<(Vec<Run>, Instant)> = None;
-        loop {
-            let mark = match &ready {
-                None => marks.recv().await,
-                Some((_, at)) => timeout_at(*at + record_for, marks.recv())
-                    .await
-                    .unwrap_or(Some(Mark::FirstExec)),
-            };
-            let Some(mark) = mark else { return Ok(None) };
+    /// Looks at the page tables at each mark. Nothing is recorded of a machine that ends before the last one.
+    async fn record(&self, mut marks: Coming) -> Result<Option<HotPages>, OpError> {
+        let mut by_ready: Vec<Run> = Vec::new();
+        while let Some(mark) = marks.next().await {
             let touched = self.ram()?.touched().await?;
             match mark {
-                Mark::Ready => ready = Some((touched, Instant::now())),
-                Mark::FirstExec => {
-                    let by_ready = ready.map_or_else(Vec::new, |(by_ready, _)| by_ready);
-                    return Ok(Some(HotPages::seen(&by_ready, &touched)));
-                }
+                Mark::Ready => by_ready = touched,
+                Mark::FirstExec => return Ok(Some(HotPages::seen(&by_ready, &touched))),
             }
         }
+        Ok(None)
     }
 
     fn ram(&self) -> Result<&dyn MappedRam, VmmError> {

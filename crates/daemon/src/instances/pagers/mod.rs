@@ -9,10 +9,12 @@ mod attach;
 mod book;
 mod hot;
 mod mapped;
+mod marks;
 mod paged;
 mod site;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,9 +72,17 @@ pub struct Pagers {
 struct Sites {
     open: HashMap<ImageId, Arc<Site>>,
     /// Forks of each image so far.
-    forks: HashMap<ImageId, u64>,
+    forks: HashMap<ImageId, Forks>,
     /// Counters of images that are not in use any more.
     past: Totals,
+}
+
+/// Forks of an image since its hot pages were forgotten.
+#[derive(Default)]
+struct Forks {
+    next: u64,
+    /// They are forgotten again: what is being recorded is of no use any more.
+    forgotten: Arc<AtomicBool>,
 }
 
 /// What became of a machine's pager while there was no daemon.
@@ -158,14 +168,7 @@ impl Pagers {
         };
         match failure {
             Some(Some(reason)) => Found::Lost(reason),
-            Some(None) => Found::Served(Arc::new(Paged {
-                site,
-                vm: vm.clone(),
-                hot: None,
-                recording: false.into(),
-                record_for: self.policy.record_for,
-                hot_bytes: 0,
-            })),
+            Some(None) => Found::Served(Arc::new(Paged::new(site, vm.clone()))),
             None => {
                 let host = Arc::clone(&self.host);
                 let complete = site::run(move || {
@@ -197,14 +200,15 @@ impl Pagers {
         prepared: bool,
     ) -> HotOrder {
         let mut sites = self.sites();
-        let next = sites.forks.entry(image.clone()).or_default();
-        let nth = *next;
-        *next += 1;
+        let forks = sites.forks.entry(image.clone()).or_default();
+        let nth = forks.next;
+        forks.next += 1;
         HotOrder {
             store: self.hot_store(template, image),
             prefetch,
             nth,
             prepared,
+            forgotten: Arc::clone(&forks.forgotten),
         }
     }
 
@@ -229,9 +233,11 @@ impl Pagers {
         HotStore::new(template, image, Arc::clone(&self.writing))
     }
 
-    /// The image is no template's any more.
+    /// The image is no template's any more, or its hot pages are to be recorded anew. What is being recorded is not put in.
     pub(super) fn forget_hot_pages(&self, template: &InstanceDir, image: &ImageId) {
-        self.sites().forks.remove(image);
+        if let Some(forks) = self.sites().forks.remove(image) {
+            forks.forgotten.store(true, Ordering::SeqCst);
+        }
         self.hot_store(template, image).remove();
     }
 

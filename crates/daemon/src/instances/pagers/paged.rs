@@ -1,18 +1,19 @@
 //! A machine that gets its memory from a pager, as its actor and its readers hold it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use model::InstanceId;
-use pager::{Mark, VmStats};
-use tokio::time::{sleep, timeout};
+use pager::VmStats;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::book::Standing;
-use super::hot::HotStore;
-use super::site::{Site, stats_of};
-use crate::instances::chain;
+use super::hot::HotSink;
+use super::marks::{Coming, Marks, marks};
+use super::site::{Site, run, stats_of};
+use crate::instances::{OpError, chain};
 
 /// How long a pager may take to say why a machine has ended, after its process has.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -23,12 +24,10 @@ const FIGURES: Duration = Duration::from_secs(3);
 pub struct Paged {
     pub(super) site: Arc<Site>,
     pub(super) vm: InstanceId,
-    /// Where a recording goes, while there is one.
-    pub(super) hot: Option<HotStore>,
-    pub(super) recording: AtomicBool,
-    /// How long that goes on after it was ready.
-    pub(super) record_for: Duration,
     pub(super) hot_bytes: u64,
+    recording: Arc<AtomicBool>,
+    /// How far it is, for who records it.
+    marks: Option<Marks>,
 }
 
 /// What a pager did for a machine.
@@ -45,6 +44,34 @@ pub struct Figures {
 }
 
 impl Paged {
+    /// One that is not recorded.
+    pub(super) fn new(site: Arc<Site>, vm: InstanceId) -> Self {
+        Self {
+            site,
+            vm,
+            hot_bytes: 0,
+            recording: Arc::default(),
+            marks: None,
+        }
+    }
+
+    /// Its pager records what it touches, which goes into `into`: up to its first command, or for `record_for` after
+    /// it was ready.
+    pub(super) fn record(&mut self, into: HotSink, record_for: Duration) {
+        let (marks, coming) = marks(record_for);
+        self.marks = Some(marks);
+        self.recording.store(true, Ordering::Relaxed);
+        let (site, vm) = (Arc::downgrade(&self.site), self.vm.clone());
+        let recording = Arc::clone(&self.recording);
+        tokio::spawn(async move {
+            if let Err(error) = pass_on(coming, &site, &vm, into, &recording).await {
+                // A recording is only a hint, and there will be others.
+                debug!(instance = %vm, why = %chain(&error), "a recording is lost");
+            }
+            recording.store(false, Ordering::Relaxed);
+        });
+    }
+
     /// Why the pager has had the machine killed, if it has; asked when its process has ended.
     pub(in crate::instances) async fn last_words(&self) -> Option<String> {
         let mut changed = self.site.changed.subscribe();
@@ -64,45 +91,17 @@ impl Paged {
     }
 
     /// The guest's agent has answered.
-    pub(in crate::instances) fn ready(self: &Arc<Self>) {
-        if !self.recording.load(Ordering::Relaxed) {
-            return;
+    pub(in crate::instances) fn ready(&self) {
+        if let Some(marks) = &self.marks {
+            marks.ready();
         }
-        self.mark(Mark::Ready);
-        // A guest that serves and is given no command would be recorded for ever.
-        let (paged, record_for) = (Arc::downgrade(self), self.record_for);
-        tokio::spawn(async move {
-            sleep(record_for).await;
-            if let Some(paged) = paged.upgrade() {
-                paged.executed();
-            }
-        });
     }
 
     /// A command has given its result; the first one ends a recording.
-    pub(in crate::instances) fn executed(self: &Arc<Self>) {
-        if self.recording.swap(false, Ordering::Relaxed) {
-            self.mark(Mark::FirstExec);
+    pub(in crate::instances) fn executed(&self) {
+        if let Some(marks) = &self.marks {
+            marks.executed();
         }
-    }
-
-    /// Beside whoever waits for the guest.
-    fn mark(self: &Arc<Self>, mark: Mark) {
-        let paged = Arc::clone(self);
-        tokio::spawn(async move {
-            let vm = paged.vm.to_string();
-            let store = paged.hot.clone();
-            let marked = paged.site.ask(move |pager| {
-                if let (Some(recorded), Some(store)) = (pager.mark(&vm, mark)?, store) {
-                    store.add(&recorded);
-                }
-                Ok(())
-            });
-            if let Err(error) = marked.await {
-                // A recording is only a hint, and there will be others.
-                debug!(instance = %paged.vm, why = %chain(&error), "a recording is lost");
-            }
-        });
     }
 
     /// What the pager did for it until now; as it was last known where the pager does not answer.
@@ -134,4 +133,29 @@ impl Drop for Paged {
         self.site.book().release(&self.vm);
         self.site.touch();
     }
+}
+
+/// Tells the pager how far the guest is, one mark after the other, until it gives what it has recorded.
+async fn pass_on(
+    mut coming: Coming,
+    site: &Weak<Site>,
+    vm: &InstanceId,
+    into: HotSink,
+    recording: &AtomicBool,
+) -> Result<(), OpError> {
+    while let Some(mark) = coming.next().await {
+        // The machine is gone, and so is what its pager knew.
+        let Some(site) = site.upgrade() else { break };
+        let name = vm.to_string();
+        let recorded = site.ask(move |pager| pager.mark(&name, mark)).await?;
+        if let Some(recorded) = recorded {
+            recording.store(false, Ordering::Relaxed);
+            return run(move || {
+                into.put(&recorded);
+                Ok(())
+            })
+            .await;
+        }
+    }
+    Ok(())
 }
