@@ -37,10 +37,6 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
         "Memory filled by pagers, or given back by guests"
     );
     describe_counter!(
-        "coppice_pager_fault_latency_total",
-        "Page faults answered in less than so many seconds"
-    );
-    describe_counter!(
         "coppice_pager_events_total",
         "Machines and pagers, by what became of them"
     );
@@ -110,14 +106,34 @@ pub(crate) fn pagers(totals: &PagerTotals) {
     for (how, bytes) in bytes {
         counter!("coppice_pager_bytes_total", "how" => how).absolute(bytes);
     }
+}
+
+/// How long guests waited for pages, in the text format of Prometheus: the recorder takes single values only, and
+/// pagers count by themselves.
+pub(crate) fn fault_seconds(latency: &pager::Histogram) -> String {
+    const NAME: &str = "coppice_pager_fault_seconds";
+    let mut text =
+        format!("# HELP {NAME} Time from a page fault to its answer\n# TYPE {NAME} histogram\n");
     let mut seen = 0;
-    for (power, count) in sum.latency.counts.iter().enumerate() {
+    for (power, count) in latency.counts.iter().enumerate() {
         seen += count;
-        let below_us = (power + 1 < sum.latency.counts.len()).then(|| 1_u64 << power);
-        #[expect(clippy::cast_precision_loss, reason = "a bound of a bucket")]
-        let bound = below_us.map_or("+Inf".to_owned(), |us| (us as f64 / 1e6).to_string());
-        counter!("coppice_pager_fault_latency_total", "below_seconds" => bound).absolute(seen);
+        let below_us = (power + 1 < latency.counts.len()).then(|| 1_u64 << power);
+        let bound = below_us.map_or("+Inf".to_owned(), |us| seconds(us).to_string());
+        text += &format!("{NAME}_bucket{{le=\"{bound}\"}} {seen}\n");
     }
+    text += &format!(
+        "{NAME}_sum {}\n{NAME}_count {seen}\n",
+        seconds(latency.sum_us)
+    );
+    text
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "sums of microseconds reach 2^52 after 142 years"
+)]
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
 }
 
 /// How many instances are in each state.
@@ -152,4 +168,33 @@ pub(crate) fn request(method: &'static str, path: String, status: u16, took: Dur
     .increment(1);
     histogram!("coppice_http_request_seconds", "method" => method, "path" => path)
         .record(took.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_histogram_of_faults_is_one_that_prometheus_reads() {
+        let mut latency = pager::Histogram::default();
+        latency.counts[0] = 1;
+        latency.counts[3] = 2;
+        latency.counts[pager::LATENCY_BUCKETS - 1] = 4;
+        latency.sum_us = 1_500_000;
+        let text = fault_seconds(&latency);
+        let lines: Vec<_> = text.lines().collect();
+        let of = |what: &str| {
+            let line = format!("coppice_pager_fault_seconds{what}");
+            assert!(lines.contains(&line.as_str()), "{line}: {text}");
+        };
+        assert_eq!(lines[1], "# TYPE coppice_pager_fault_seconds histogram");
+        of("_bucket{le=\"0.000001\"} 1");
+        of("_bucket{le=\"0.000004\"} 1");
+        of("_bucket{le=\"0.000008\"} 3");
+        of("_bucket{le=\"4.194304\"} 3");
+        of("_bucket{le=\"+Inf\"} 7");
+        of("_sum 1.5");
+        of("_count 7");
+        assert_eq!(lines.len(), 2 + pager::LATENCY_BUCKETS + 2);
+    }
 }

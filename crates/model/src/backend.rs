@@ -192,8 +192,8 @@ pub enum Recording {
 /// One fork in so many confirms or corrects what is known, until enough have.
 pub const REFRESH_EVERY: u64 = 8;
 
-/// With one fork in so many, all begins anew. Less than one in a hundred is slower for that, and what nobody touches
-/// any more is not filled for ever.
+/// With one fork in so many, all begins anew: what nobody touches any more is not filled for ever. With those that
+/// then complete the set, less than three in a hundred are slower for that.
 pub const RENEW_EVERY: u64 = 128;
 
 /// Decides what is done for the next fork of an image: `recordings` of `enough` were put together, and it is the

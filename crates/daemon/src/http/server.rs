@@ -139,8 +139,10 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
     if let Networking::Ready(network) = app.instances.network() {
         crate::metrics::slots(network.usage());
     }
-    crate::metrics::pagers(&app.instances.pagers().totals().await);
+    let pagers = app.instances.pagers().totals().await;
+    crate::metrics::pagers(&pagers);
     let mut text = app.metrics.render();
+    text.push_str(&crate::metrics::fault_seconds(&pagers.sum.0.latency));
     if let Some(ingresses) = &app.ingresses {
         text.push_str(&ingresses.metrics().await);
     }

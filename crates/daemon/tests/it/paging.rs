@@ -539,13 +539,29 @@ async fn forks_that_were_prepared_have_the_templates_backend() {
 async fn metrics_count_what_pagers_did() {
     let world = World::with_pagers(PAGING).await;
     let template = template(&world).await;
-    world.fork(&template, uffd("fork")).await;
+    let fork = world.fork(&template, uffd("fork")).await;
+    assert_eq!(world.exec(&fork, &["counter"]).await, "2");
+    let pager = stats(&world, &fork).await["pager"].clone();
     let text = world.get("/metrics").await.text;
-    for name in [
-        "coppice_pager_faults_total",
-        "coppice_pager_bytes_total{how=\"copied\"}",
-        "coppice_pager_serves{what=\"machines\"}",
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name}: {text}"))
+            .trim()
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(value("coppice_pager_serves{what=\"machines\"}"), 1.0);
+    for (name, field) in [
+        ("coppice_pager_faults_total", "faults"),
+        ("coppice_pager_bytes_total{how=\"copied\"}", "copied_bytes"),
     ] {
-        assert!(text.contains(name), "{name}: {text}");
+        assert_eq!(value(name), pager[field].as_f64().unwrap(), "{field}");
     }
+    let answered = pager["faults"].as_f64().unwrap();
+    assert!(answered > 0.0 && pager["copied_bytes"] != 0);
+    assert_eq!(value("coppice_pager_fault_seconds_count"), answered);
+    assert_eq!(
+        value("coppice_pager_fault_seconds_bucket{le=\"+Inf\"}"),
+        answered
+    );
 }

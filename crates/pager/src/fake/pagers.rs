@@ -15,9 +15,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use memory::Image;
+use memory::{Image, PAGE_BYTES};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
@@ -225,6 +225,7 @@ impl FakePagers {
     }
 
     fn answer(&self, root: &PathBuf, vm: &str, page: u64) -> bool {
+        let since = Instant::now();
         let mut state = self.lock();
         if state.whole.contains(vm) {
             return true;
@@ -237,7 +238,7 @@ impl FakePagers {
             return false;
         };
         if !is_damaged {
-            machine.stats.faults += 1;
+            count_fault(&mut machine.stats, since);
             machine.touched[usize::from(machine.ready)].push((page, 1));
             return true;
         }
@@ -305,6 +306,13 @@ impl FakePagers {
         }
         self.inner.changed.notify_all();
     }
+}
+
+/// Each brings its neighbours along.
+fn count_fault(stats: &mut VmStats, since: Instant) {
+    stats.faults += 1;
+    stats.copied_bytes += 64 << 10;
+    stats.latency.add(since.elapsed());
 }
 
 fn named(vm: &str, machine: &Machine) -> NamedStats {
@@ -399,25 +407,24 @@ impl ImagePager for FakePager {
             action: "accept the VMM's connection",
             source,
         })?;
+        let since = Instant::now();
         let peer = rustix::net::sockopt::socket_peercred(&connection).unwrap();
         let mut faults = UnixStream::from(receive(&connection));
         if let Some(reason) = self.pagers.lock().refuse.take() {
             return Err(PagerError::Refused { reason });
         }
+        let hot_pages = attach.hot_pages.as_ref().map(HotPages::page_count);
+        let mut stats = VmStats {
+            ahead_bytes: hot_pages.unwrap_or(0) * PAGE_BYTES as u64,
+            ..VmStats::default()
+        };
+        count_fault(&mut stats, since);
         let machine = Machine {
             connection: Some(connection.try_clone().unwrap()),
             pid: peer.pid.as_raw_nonzero().get(),
             touched: [vec![TOUCHED], Vec::new()],
             record: attach.record,
-            stats: VmStats {
-                faults: 1,
-                copied_bytes: 64 << 10,
-                ahead_bytes: attach
-                    .hot_pages
-                    .as_ref()
-                    .map_or(0, |hot| hot.page_count() * 4096),
-                ..VmStats::default()
-            },
+            stats,
             hot_pages: attach.hot_pages,
             ..Machine::default()
         };
