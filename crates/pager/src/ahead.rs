@@ -7,6 +7,9 @@ use memory::Run;
 
 use crate::plan::Ahead;
 
+/// From a failure of completing a machine to the next try.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Work that waits while any fault does.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -55,6 +58,16 @@ impl Queue {
         match (ahead, &mut self.graduation) {
             (Ahead::Graduate, Some(graduation)) => graduation.left.push_front(run),
             _ => self.prefetch.push_front(run),
+        }
+    }
+
+    /// Gives back work that failed, which is a hint as far as it was prefetch. Completing the machine is tried again
+    /// after a while: nobody else would.
+    pub(crate) fn give_up(&mut self, ahead: Ahead, run: Run, now: Instant) {
+        self.prefetch.clear();
+        if let (Ahead::Graduate, Some(graduation)) = (ahead, &mut self.graduation) {
+            graduation.left.push_front(run);
+            graduation.not_before = now + TRY_AGAIN_AFTER;
         }
     }
 
@@ -133,5 +146,22 @@ mod tests {
         assert!(!queue.has_graduated());
         assert_eq!(next(&mut queue, later), Some((2, 1)));
         assert!(queue.has_graduated());
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_later_where_somebody_counts_on_it() {
+        let start = Instant::now();
+        let mut queue = Queue::default();
+        queue.prefetch([Run { first: 7, count: 5 }].into_iter());
+        queue.graduate(vec![Run { first: 0, count: 9 }], 4096, start);
+        let (ahead, run) = queue.next(2, start).unwrap();
+        queue.give_up(ahead, run, start);
+        let (ahead, run) = queue.next(2, start).unwrap();
+        assert_eq!(ahead, Ahead::Graduate, "hot pages are given up");
+        queue.give_up(ahead, run, start);
+        assert_eq!(queue.next(2, start), None);
+        let later = start + TRY_AGAIN_AFTER;
+        assert_eq!(queue.due(), Some(Due::At(later)));
+        assert_eq!(queue.next(2, later), Some((ahead, run)));
     }
 }

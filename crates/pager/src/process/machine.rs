@@ -1,6 +1,5 @@
 //! A machine that a pager serves: its descriptors and how it stands.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -151,11 +150,12 @@ impl Machine {
         peeked.is_ok_and(|(count, _)| count > 0)
     }
 
-    /// Lets the kernel answer what is still missing, which is zero.
-    pub(super) fn let_go(&mut self) -> io::Result<()> {
-        for region in self.vm.regions().iter() {
-            self.uffd.unregister(region.address, region.bytes)?;
+    /// Nobody serves it any more, once that is done.
+    pub(super) fn let_go(&mut self, now: Instant) -> Result<Served, Failure> {
+        let done = self.vm.let_go(&self.uffd, now)?;
+        if done == Served::Done {
+            self.standing = Standing::Complete(now);
         }
-        Ok(())
+        Ok(done)
     }
 }

@@ -246,23 +246,13 @@ impl Server {
         let Some(machine) = self.machines.get_mut(&key) else {
             return;
         };
-        let served = machine.serve_ahead(&mut self.source, self.ahead_pages, now);
+        let mut served = machine.serve_ahead(&mut self.source, self.ahead_pages, now);
+        if served.is_ok() && machine.vm.has_graduated() {
+            served = machine.let_go(now);
+        }
         if let Err(failure) = served {
-            return self.fail(key, &failure);
+            self.fail(key, &failure);
         }
-        if machine.vm.has_graduated() && !machine.has_faults() {
-            self.complete(key, now);
-        }
-    }
-
-    fn complete(&mut self, key: u32, now: Instant) {
-        let Some(machine) = self.machines.get_mut(&key) else {
-            return;
-        };
-        if let Err(error) = machine.let_go() {
-            return self.fail(key, &Failure::Memory(error));
-        }
-        machine.standing = Standing::Complete(now);
     }
 
     /// Forgets machines that have been complete for long enough.

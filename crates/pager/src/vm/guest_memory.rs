@@ -12,6 +12,8 @@ pub(crate) trait GuestMemory {
     fn zero(&self, address: u64, len: u64) -> Filled;
     /// Wakes.
     fn wake(&self, address: u64, len: u64) -> io::Result<()>;
+    /// Makes missing pages zero from now on, without anybody being asked.
+    fn unregister(&self, address: u64, len: u64) -> io::Result<()>;
 }
 
 impl GuestMemory for Uffd {
@@ -25,5 +27,9 @@ impl GuestMemory for Uffd {
 
     fn wake(&self, address: u64, len: u64) -> io::Result<()> {
         Uffd::wake(self, address, len)
+    }
+
+    fn unregister(&self, address: u64, len: u64) -> io::Result<()> {
+        Uffd::unregister(self, address, len)
     }
 }

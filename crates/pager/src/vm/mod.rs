@@ -10,6 +10,7 @@ mod fill;
 mod guest_memory;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,7 +90,8 @@ impl Vm {
         }
     }
 
-    pub(crate) fn regions(&self) -> &Regions {
+    #[cfg(test)]
+    fn regions(&self) -> &Regions {
         &self.regions
     }
 
@@ -115,8 +117,29 @@ impl Vm {
         if self.gone { None } else { self.ahead.due() }
     }
 
+    /// Whether nothing is left to fill, and nobody waits for anything.
     pub(crate) fn has_graduated(&self) -> bool {
-        self.ahead.has_graduated()
+        self.ahead.has_graduated() && !self.has_faults()
+    }
+
+    /// Lets the kernel answer what is still missing in a machine that has graduated, which is zero.
+    pub(crate) fn let_go(
+        &mut self,
+        memory: &impl GuestMemory,
+        now: Instant,
+    ) -> Result<Served, Failure> {
+        let unregistered = self
+            .regions
+            .iter()
+            .try_for_each(|region| memory.unregister(region.address, region.bytes));
+        match unregistered {
+            Ok(()) => Ok(Served::Done),
+            // The kernel says so of a process that has ended, too, and that is heard of elsewhere.
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                self.put_off(Served::Busy, now)
+            }
+            Err(error) => Err(Failure::Memory(error)),
+        }
     }
 
     pub(crate) fn record(&mut self) {
@@ -253,9 +276,9 @@ impl Vm {
             // Nobody waits for it. A VMM that ends may have given its memory back already; one that goes on will
             // fault where it is needed.
             Err(Failure::Memory(error)) => {
-                tracing::warn!(%error, "memory can no longer be filled ahead");
-                self.ahead = Queue::default();
-                Served::Done
+                tracing::warn!(%error, "memory cannot be filled ahead now");
+                self.ahead.give_up(ahead, run, now);
+                return Ok(Served::Done);
             }
             served => served?,
         };

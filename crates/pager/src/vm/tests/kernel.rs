@@ -61,6 +61,8 @@ pub(super) struct Kernel {
     /// The reference: what each page must hold, whether it is there or not.
     pub(super) wanted: Vec<Page>,
     waiting: BTreeMap<u64, Waiting>,
+    /// Runs whose missing pages are zero without anybody being asked.
+    unregistered: Vec<Run>,
     removals: VecDeque<Removal>,
     /// Calls until each, one after the other.
     pub(super) troubles: VecDeque<(u8, Trouble)>,
@@ -74,6 +76,7 @@ impl Kernel {
             pages: BTreeMap::new(),
             wanted: bytes.chunks(PAGE_BYTES).map(<[u8]>::to_vec).collect(),
             waiting: BTreeMap::new(),
+            unregistered: Vec::new(),
             removals: VecDeque::new(),
             troubles: VecDeque::new(),
         }
@@ -85,6 +88,12 @@ impl Kernel {
 
     /// A thread comes to a page, which must be in RAM. It waits if that is not there.
     pub(super) fn touch(&mut self, page: u64, access: Access) {
+        let mut unregistered = self.unregistered.iter();
+        if unregistered.any(|run| (run.first..run.end()).contains(&page)) {
+            self.pages
+                .entry(page)
+                .or_insert_with(|| vec![0; PAGE_BYTES]);
+        }
         if self.pages.contains_key(&page) {
             self.access(page, access);
         } else {
@@ -124,17 +133,6 @@ impl Kernel {
 
     pub(super) fn check_all(&self) {
         self.pages.keys().for_each(|page| self.check(*page));
-    }
-
-    /// What a thread would read with nobody to ask: zeros where nothing is.
-    pub(super) fn check_without_pager(&self, page: u64) {
-        match self.pages.get(&page) {
-            Some(_) => self.check(page),
-            None => assert!(
-                self.wanted[page as usize].iter().all(|byte| *byte == 0),
-                "page {page} was left out"
-            ),
-        }
     }
 
     /// A call that gives memory back begins.
@@ -237,6 +235,10 @@ impl Kernel {
         if self.removals.iter().any(|removal| !removal.is_read) {
             return stopped(Stop::Busy);
         }
+        let gone = |run: &Run| (run.first..run.end()).contains(&pages[0]);
+        if self.unregistered.iter().any(gone) {
+            return stopped(Stop::Refused(io::ErrorKind::NotFound.into()));
+        }
         let there = |page: &u64| self.pages.contains_key(page);
         let count = pages.iter().position(there).unwrap_or(pages.len());
         if count == 0 {
@@ -294,6 +296,25 @@ impl GuestMemory for RefCell<Kernel> {
         let pages = kernel.range(address, len);
         kernel.wake(&pages);
         if let Some(Trouble::Kill { is_done: true }) = trouble {
+            resume_unwind(Box::new(Killed));
+        }
+        Ok(())
+    }
+
+    fn unregister(&self, address: u64, len: u64) -> io::Result<()> {
+        let mut kernel = self.borrow_mut();
+        let trouble = kernel.trouble();
+        match trouble {
+            Some(Trouble::NoMemory | Trouble::Busy) => {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            Some(Trouble::Kill { is_done: false }) => resume_unwind(Box::new(Killed)),
+            Some(Trouble::Kill { is_done: true } | Trouble::Short(_)) | None => {}
+        }
+        let pages = kernel.range(address, len);
+        let (first, count) = (pages[0], pages.len() as u64);
+        kernel.unregistered.push(Run { first, count });
+        if let Some(Trouble::Kill { .. }) = trouble {
             resume_unwind(Box::new(Killed));
         }
         Ok(())

@@ -122,6 +122,7 @@ proptest! {
     fn every_byte_is_right_and_nobody_waits_for_ever(
         machine in machine(),
         lives in prop::collection::vec(prop::collection::vec(step(), 1..80), 1..9),
+        last in prop::collection::vec((0_u8..3, trouble()), 0..3),
     ) {
         // Writing an image takes longer than several machines do that have it.
         let dir = tempfile::tempdir().unwrap();
@@ -131,7 +132,7 @@ proptest! {
             for step in steps {
                 world.step(step);
             }
-            world.end();
+            world.end(last.clone());
         }
     }
 }

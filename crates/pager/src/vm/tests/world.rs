@@ -1,6 +1,7 @@
 //! A machine under test, with an image on disk, the kernel's memory under it, and pagers that may be killed any time.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -146,7 +147,8 @@ impl World {
     }
 
     /// Everybody gets what they wait for, the machine is completed, and every byte of it is right.
-    pub(super) fn end(mut self) {
+    /// `troubles` come while it is let go.
+    pub(super) fn end(mut self, troubles: Vec<(u8, Trouble)>) {
         self.kernel.borrow_mut().troubles.clear();
         let mut rounds = 0;
         while !self.kernel.borrow().is_quiet() {
@@ -159,16 +161,33 @@ impl World {
         if self.rate.is_none() {
             self.step(Step::Graduate(RATES.len() - 1));
         }
-        while !self.vm.has_graduated() {
-            self.step(Step::Ahead(16));
-            rounds += 1;
-            assert!(rounds <= 100 * PAGES, "it is never complete");
+        let mut troubles = VecDeque::from(troubles);
+        loop {
+            while !self.vm.has_graduated() {
+                self.step(Step::Ahead(16));
+                rounds += 1;
+                assert!(rounds <= 100 * PAGES, "it is never complete");
+            }
+            self.kernel
+                .borrow_mut()
+                .troubles
+                .extend(troubles.pop_front());
+            let (kernel, now) = (&self.kernel, self.now);
+            match alive(|| self.vm.let_go(kernel, now)) {
+                Some(let_go) => match let_go.unwrap() {
+                    Served::Done => break,
+                    Served::Busy | Served::Gone => {}
+                },
+                None => self.die(),
+            }
         }
-        let kernel = self.kernel.borrow();
-        for region in self.vm.regions().iter() {
+        let regions: Vec<_> = self.vm.regions().iter().collect();
+        let mut kernel = self.kernel.into_inner();
+        for region in regions {
             let run = region.run();
-            (run.first..run.end()).for_each(|page| kernel.check_without_pager(page));
+            (run.first..run.end()).for_each(|page| kernel.touch(page, Access::Read));
         }
+        assert!(kernel.is_quiet(), "somebody waits for a pager");
     }
 
     /// One call for each region that is concerned, as the kernel splits it.
