@@ -30,6 +30,9 @@ pub(crate) use guest_memory::GuestMemory;
 
 /// Faults waiting here; more stay in the kernel. A VMM has a few threads, a hostile one may have many.
 const MAX_PENDING: usize = 256;
+/// The same while nothing can be filled until a removal is read, which the kernel tells of after all faults. Each is of
+/// a thread of its own, and no VMM has so many.
+const MAX_PENDING_STALLED: usize = 64 << 10;
 /// A machine whose memory cannot be filled for this long is given up. Waits of this kind take microseconds.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -101,7 +104,12 @@ impl Vm {
 
     /// Whether more messages may be read.
     pub(crate) fn has_room(&self) -> bool {
-        self.pending.len() < MAX_PENDING
+        let most = if self.is_stalled() {
+            MAX_PENDING_STALLED
+        } else {
+            MAX_PENDING
+        };
+        self.pending.len() < most
     }
 
     pub(crate) fn has_faults(&self) -> bool {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memory::PAGE_BYTES;
 use pager::fake;
@@ -53,6 +53,8 @@ pub(crate) fn main(arguments: &[String]) {
                 println!("{}", sum(&guest, pages(1), pages(2), number(3)));
                 continue;
             }
+            "read-apart" => read_apart(&guest, number(1), pages(2)),
+            "discard-in-a-crowd" => discard_in_a_crowd(&guest, number(1), pages(2), pages(3)),
             "crowd" => return crowd(guest, number(1)),
             "flood" => return flood(guest, number(1), number(2)),
             "connect" => guest.connect(Path::new(socket)).unwrap(),
@@ -69,6 +71,15 @@ pub(crate) fn main(arguments: &[String]) {
     }
 }
 
+/// Many threads, each on a page of its own, all at once.
+fn read_apart(guest: &fake::Guest, threads: usize, apart: usize) {
+    std::thread::scope(|scope| {
+        for nth in 0..threads {
+            scope.spawn(move || guest.read(nth * apart, &mut [0]));
+        }
+    });
+}
+
 /// Many threads, each on a page of its own, all at once; nobody waits for them.
 fn crowd(guest: fake::Guest, threads: usize) {
     let guest: &'static fake::Guest = Box::leak(Box::new(guest));
@@ -80,6 +91,14 @@ fn crowd(guest: fake::Guest, threads: usize) {
     }
     println!("done");
     std::thread::park();
+}
+
+/// Gives memory back while many threads wait for a page each.
+fn discard_in_a_crowd(guest: &fake::Guest, threads: usize, start: usize, len: usize) {
+    std::thread::scope(|scope| {
+        scope.spawn(move || read_apart(guest, threads, PAGE_BYTES));
+        guest.discard(start, len).unwrap();
+    });
 }
 
 /// Gives memory back and takes it again for as long as it lives.
@@ -208,6 +227,40 @@ impl Guest {
     /// Hash of pages, read by two threads.
     pub(crate) fn sum(&mut self, first: u64, count: u64) -> Option<String> {
         self.ask(&format!("sum {first} {count} 2"))
+    }
+
+    /// Waits until so many of its threads wait for a page.
+    pub(crate) fn waits_with(&self, threads: usize) {
+        let fds = format!("/proc/{}/fd", self.pid());
+        let is_uffd = |fd: &std::fs::DirEntry| {
+            std::fs::read_link(fd.path())
+                .is_ok_and(|target| target.as_os_str() == "anon_inode:[userfaultfd]")
+        };
+        let mut found = std::fs::read_dir(fds).unwrap().flatten();
+        let fd = found.find(is_uffd).unwrap().file_name();
+        let info = format!("/proc/{}/fdinfo/{}", self.pid(), fd.display());
+        let waiting = || -> usize {
+            let text = std::fs::read_to_string(&info).unwrap();
+            let total = text.lines().find_map(|line| line.strip_prefix("total:"));
+            total.unwrap().trim().parse().unwrap()
+        };
+        let began = Instant::now();
+        while waiting() < threads {
+            assert!(began.elapsed() < PATIENCE, "{} wait", waiting());
+        }
+    }
+
+    /// Waits until its first thread waits for a removal to be heard.
+    pub(crate) fn is_discarding(&self) {
+        // The number of `madvise` on x86_64, which is how memory is given back.
+        let is_in = || {
+            let call = std::fs::read_to_string(format!("/proc/{}/syscall", self.pid()));
+            call.is_ok_and(|call| call.starts_with("28 "))
+        };
+        let began = Instant::now();
+        while !is_in() {
+            assert!(began.elapsed() < PATIENCE, "it discards nothing");
+        }
     }
 
     /// Waits for its end.

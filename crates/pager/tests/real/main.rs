@@ -7,6 +7,7 @@
 
 mod conformance;
 mod corruption;
+mod fairness;
 mod finding;
 mod guest;
 mod life;
@@ -33,6 +34,7 @@ const TESTS: &[&[Test]] = &[
     finding::ALL,
     upgrade::ALL,
     misbehaving::ALL,
+    fairness::ALL,
     conformance::ALL,
 ];
 
