@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use model::Compression;
 use serde_json::json;
 
-use crate::world::{World, names};
+use crate::world::{PAGING, World, names};
 
 fn image_dir(world: &World, id: &str) -> PathBuf {
     let record = world.record(id);
@@ -122,6 +122,43 @@ async fn rule_4_6_a_corrupt_image_is_refused_and_never_run() {
         }
         world.delete_everything().await;
     }
+}
+
+/// What a pager reads it checks by itself; the rest is nobody's but the daemon's.
+#[tokio::test]
+async fn rule_4_6_state_and_disk_are_checked_whatever_memory_comes_from() {
+    let world = World::with_pagers(PAGING).await;
+    let template = world.template("template").await;
+    let child = world.fork(&template, json!({ "name": "child" })).await;
+    assert_eq!(world.exec(&child, &["counter"]).await, "1");
+    world.act(&child, "standby").await;
+    world.act(&child, "promote-template").await;
+    let dir = image_dir(&world, &child);
+    let is_read_by_pagers = |name: &String| name.ends_with(".pages") || name.ends_with(".idx");
+    let mut checked = names(&dir);
+    checked.retain(|name| !is_read_by_pagers(name) && name != "manifest.json");
+    assert_eq!(checked, ["disk-0", "state"]);
+    for name in checked {
+        let path = dir.join(&name);
+        let good = std::fs::read(&path).unwrap();
+        spoil(&path);
+        for backend in ["file", "uffd"] {
+            let body = json!({ "name": "f", "memory_backend": backend });
+            let answer = world.post(&format!("/instances/{child}/fork"), body).await;
+            let message = answer.refused(409, "image_mismatch");
+            assert!(message.contains(&name), "{backend}: {message}");
+            assert_eq!(world.host.machine_count(), 0, "{name}, {backend}");
+            assert_eq!(world.all_records().len(), 2, "{name}, {backend}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, good).unwrap();
+    }
+    let fork = json!({ "name": "f", "memory_backend": "uffd" });
+    let fork = world.fork(&child, fork).await;
+    assert_eq!(world.exec(&fork, &["counter"]).await, "2");
+    world.delete(&fork).await;
+    world.delete(&child).await;
+    world.delete_everything().await;
 }
 
 #[tokio::test]
