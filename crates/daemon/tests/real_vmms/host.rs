@@ -104,6 +104,8 @@ pub(crate) struct Host {
     pub(crate) vmms: &'static [Vmm],
     /// Processors of each machine.
     pub(crate) vcpus: u32,
+    /// Whether instances are on the network.
+    pub(crate) connected: bool,
     /// Forks that templates keep ready.
     pub(crate) warm: usize,
     /// What daemons want of pagers.
@@ -134,6 +136,7 @@ impl Host {
             assets: assets.to_path_buf(),
             vmms,
             vcpus,
+            connected: rustix::process::geteuid().is_root(),
             warm: 0,
             paging: PAGING,
             compression: Compression::Off,
@@ -167,7 +170,7 @@ impl Host {
             memory: Default::default(),
             snapshots: Default::default(),
             network: NetworkSpec {
-                enabled: rustix::process::geteuid().is_root(),
+                enabled: self.connected,
                 ..NetworkSpec::default()
             },
         }
@@ -180,7 +183,7 @@ impl Host {
         let inner: Arc<dyn Driver> = match vmm {
             Vmm::Firecracker | Vmm::JailedFirecracker => {
                 let config = FirecrackerConfig {
-                    firecracker: Some(self.assets.join("firecracker/firecracker")),
+                    firecracker: Some(self.firecracker()),
                     launcher,
                     start_deadline: FirecrackerConfig::START_DEADLINE,
                     jail: (vmm == Vmm::JailedFirecracker).then(|| self.jail()),
@@ -207,6 +210,15 @@ impl Host {
         })
     }
 
+    pub(crate) fn firecracker(&self) -> PathBuf {
+        self.assets.join("firecracker/firecracker")
+    }
+
+    /// Of the image that instances are made of.
+    pub(crate) fn root_disk(&self) -> PathBuf {
+        root_disk(&self.layout)
+    }
+
     fn jail(&self) -> JailConfig {
         let has_cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         let first_uid = FIRST_UID + std::process::id() % 1000 * UIDS;
@@ -219,13 +231,16 @@ impl Host {
     }
 }
 
+fn root_disk(layout: &Layout) -> PathBuf {
+    let digest = DIGEST.trim_start_matches("sha256:");
+    layout.images().join(digest).join("rootfs.erofs")
+}
+
 /// An image as an import leaves it, with a root disk that the guest does not read.
 fn place_image(layout: &Layout, records: &Store) {
-    let dir = layout
-        .images()
-        .join(DIGEST.strip_prefix("sha256:").unwrap());
-    std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join("rootfs.erofs"), [0; 1 << 16]).unwrap();
+    let disk = root_disk(layout);
+    std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
+    std::fs::write(disk, [0; 1 << 16]).unwrap();
     let record = ImageRecord {
         digest: DIGEST.to_owned(),
         platform: "linux/amd64".to_owned(),

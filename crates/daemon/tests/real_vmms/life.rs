@@ -2,7 +2,7 @@
 //! doing, as by SIGKILL.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use daemon::instances::{
@@ -140,6 +140,11 @@ impl<'a> Life<'a> {
     /// The machine itself.
     pub(crate) fn guest_vm(&self, id: &InstanceId) -> Arc<dyn Vm> {
         self.host.guests.of(id.as_str()).vm
+    }
+
+    /// When its guest first answered.
+    pub(crate) fn answered_at(&self, id: &InstanceId) -> Instant {
+        self.host.guests.of(id.as_str()).answered
     }
 
     /// One command to the guest itself.

@@ -15,7 +15,10 @@ mod paging;
 mod played;
 mod probe;
 mod scenarios;
+mod speed;
 
+#[path = "../../../hypervisor/tests/support/bare.rs"]
+mod bare;
 #[path = "../../../hypervisor/tests/support/chosen.rs"]
 mod chosen;
 #[path = "../../../hypervisor/tests/support/scratch.rs"]
@@ -57,6 +60,13 @@ fn main() -> ExitCode {
         println!("skipped: COPPICE_ASSETS is not set, there is no guest to test VMMs with");
         return ExitCode::SUCCESS;
     };
+    if chosen.names(speed::MEASURE) {
+        match speed::ON.iter().find_map(|vmm| vmm.lacks(&assets)) {
+            Some(why) => println!("skipped: {why}"),
+            None => speed::measure(Host::new(&assets, speed::ON, 1), has("--quick")),
+        }
+        return ExitCode::SUCCESS;
+    }
     for test in tests {
         if !chosen.takes(&test.name) {
             continue;

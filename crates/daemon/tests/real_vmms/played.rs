@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use guest::fake::FakeAgent;
@@ -31,6 +31,8 @@ pub(crate) struct Guest {
     agent: FakeAgent,
     /// The real machine, as the newest driver knows it.
     pub(crate) vm: Arc<dyn Vm>,
+    /// When it first answered in this life.
+    pub(crate) answered: Instant,
 }
 
 impl Guests {
@@ -51,8 +53,18 @@ pub(crate) struct Played {
 }
 
 impl Played {
-    fn machine(&self, name: &str, agent: FakeAgent, vm: Arc<dyn Vm>) -> Arc<dyn Vm> {
-        let guest = Guest { agent, vm };
+    fn machine(
+        &self,
+        name: &str,
+        agent: FakeAgent,
+        vm: Arc<dyn Vm>,
+        answered: Instant,
+    ) -> Arc<dyn Vm> {
+        let guest = Guest {
+            agent,
+            vm,
+            answered,
+        };
         self.guests.all().insert(name.to_owned(), guest.clone());
         Arc::new(PlayedVm(guest))
     }
@@ -68,11 +80,15 @@ async fn fill(vm: &dyn Vm, vcpus: u32) -> Result<(), VmmError> {
     line.ask(&tag).await.map(drop)
 }
 
-async fn wake_up(vm: &dyn Vm) -> Result<FakeAgent, VmmError> {
-    let state = Line::to(vm).await?.recall(STATE).await?;
-    FakeAgent::load(&state).map_err(|error| VmmError::Unusable {
+async fn wake_up(vm: &dyn Vm) -> Result<(FakeAgent, Instant), VmmError> {
+    let mut line = Line::to(vm).await?;
+    line.ask("beats").await?;
+    let answered = Instant::now();
+    let state = line.recall(STATE).await?;
+    let agent = FakeAgent::load(&state).map_err(|error| VmmError::Unusable {
         what: format!("the agent's state did not come with the memory: {error}"),
-    })
+    })?;
+    Ok((agent, answered))
 }
 
 #[async_trait]
@@ -89,14 +105,14 @@ impl Driver for Played {
         let (name, vcpus) = (plan.name.clone(), plan.machine.vcpus);
         let vm = self.inner.launch(plan).await?;
         fill(vm.as_ref(), vcpus).await?;
-        Ok(self.machine(&name, FakeAgent::new(), vm))
+        Ok(self.machine(&name, FakeAgent::new(), vm, Instant::now()))
     }
 
     async fn restore(&self, plan: RestorePlan) -> Result<Arc<dyn Vm>, VmmError> {
         let name = plan.name.clone();
         let vm = self.inner.restore(plan).await?;
-        let agent = wake_up(vm.as_ref()).await?;
-        Ok(self.machine(&name, agent, vm))
+        let (agent, answered) = wake_up(vm.as_ref()).await?;
+        Ok(self.machine(&name, agent, vm, answered))
     }
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Vm>>, VmmError> {
@@ -105,8 +121,10 @@ impl Driver for Played {
         };
         let instance = run_dir.parent().unwrap().file_name().unwrap();
         let name = instance.to_str().unwrap();
-        let agent = self.guests.of(name).agent;
-        Ok(Some(self.machine(name, agent, vm)))
+        let Guest {
+            agent, answered, ..
+        } = self.guests.of(name);
+        Ok(Some(self.machine(name, agent, vm, answered)))
     }
 
     fn templates(&self) -> Option<&dyn Templates> {
@@ -156,7 +174,7 @@ impl Vm for PlayedVm {
 
     async fn dial(&self, _: Duration) -> Result<GuestStream, VmmError> {
         let (host, guest) = tokio::io::duplex(PIPE_BYTES);
-        let Guest { agent, vm } = self.0.clone();
+        let Guest { agent, vm, .. } = self.0.clone();
         tokio::spawn(async move {
             agent.serve(guest).await;
             if agent.is_powered_off() {

@@ -19,6 +19,8 @@ mod qemu;
 mod speed;
 mod two_vcpus;
 
+#[path = "../support/bare.rs"]
+mod bare;
 #[path = "../support/chosen.rs"]
 mod chosen;
 #[path = "../support/network.rs"]

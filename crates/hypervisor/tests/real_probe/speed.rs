@@ -247,6 +247,8 @@ impl<'a> Ways<'a> {
             ("uffd_2m", image, 2 << 20),
             ("uffd_64k", image, 64 << 10),
             ("hot", image, 64 << 10),
+            ("uffd_4k_hot", image, 4 << 10),
+            ("uffd_2m_hot", image, 2 << 20),
             ("compressed", compressed, 64 << 10),
             ("compressed_hot", compressed, 64 << 10),
         ] {

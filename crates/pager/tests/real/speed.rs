@@ -58,9 +58,7 @@ fn throughput(encoding: Encoding, rounds: usize) -> Value {
     let dir = tempfile::tempdir().unwrap();
     let layers = [Layer::whole(encoding, pages, 0)];
     let reference = Reference::new(&dir.path().join("image"), pages, &layers);
-    let mut config = config(dir.path(), &reference.dir);
-    config.settings.ahead_bytes = 2 << 20;
-    let rig = Rig::start(config);
+    let rig = Rig::of(dir.path(), &reference);
     let (mut copies, mut by_hand) = (Vec::new(), Vec::new());
     let (mut first, mut later) = (Vec::new(), Vec::new());
     // A machine that lets go of its memory and runs on is killed, and these are in this process.
