@@ -95,6 +95,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         () = edge.finished() => {}
         () = sleep(edge.live().config.ingress.limits.drain()) => {}
     }
+    edge.lanes().stop();
     edge.close_log().await;
     tracing::info!("the edge ended");
     Ok(())

@@ -19,7 +19,7 @@ use super::patience::Patient;
 use super::routes::Scheme;
 use super::tls::H2;
 use crate::config::Limits;
-use crate::live::{Edge, Lifetime};
+use crate::live::{Edge, Lane, Lifetime};
 use crate::metrics::Gauge;
 
 /// The first byte of a TLS handshake record (RFC 8446, 5.1).
@@ -35,6 +35,8 @@ const MIN_HEADER_BYTES: usize = 8 << 10;
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) edge: Arc<Edge>,
+    /// The thread that it is served on.
+    pub(super) lane: Lane,
     pub(super) address: IpAddr,
     /// The port that it connected to.
     pub(super) port: u16,
@@ -48,12 +50,12 @@ pub(super) struct Client {
     open: Gauge,
 }
 
-/// Serves a client until either side has enough.
+/// Serves a client, whose address comes second, until either side has enough.
 pub(crate) async fn serve(
     edge: Arc<Edge>,
-    local: SocketAddr,
+    lane: Lane,
+    (local, client): (SocketAddr, SocketAddr),
     stream: TcpStream,
-    client: SocketAddr,
     lifetime: Lifetime,
 ) {
     let _open = edge.metrics().client_connections.hold();
@@ -68,6 +70,7 @@ pub(crate) async fn serve(
         lifetime: lifetime.clone(),
         requests: AtomicU64::new(0),
         open: Gauge::default(),
+        lane,
         edge,
     };
     let speaks_tls = live.routes.speaks_tls(client.port);

@@ -97,7 +97,7 @@ async fn proxy(
     let received = body.counter();
     record.received = Some(Arc::clone(&received));
 
-    let reached = reach(&client.edge, &rule, name).await?;
+    let reached = reach(&client.edge, client.lane, &rule, name).await?;
     record.line.instance = Some(match &reached.known.entry.name {
         Some(name) => name.to_string(),
         None => reached.known.entry.id.to_string(),
@@ -347,7 +347,7 @@ async fn send(
             (_, _) => return Err(Failure::Broken(error)),
         };
         reached = if over {
-            reach(&client.edge, rule, name)
+            reach(&client.edge, client.lane, rule, name)
                 .await
                 .map_err(Failure::Over)?
         } else {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::body::RequestBody;
 use crate::directory::Known;
-use crate::live::Edge;
+use crate::live::{Edge, Lane};
 
 /// An idle connection is not used after this: common servers close theirs after five seconds, and
 /// a request that crosses with that is lost.
@@ -32,14 +32,17 @@ pub(super) struct Key {
     id: InstanceId,
     generation: u64,
     address: SocketAddr,
+    /// Only requests of the thread that it lives on find it.
+    lane: Lane,
 }
 
 impl Key {
-    pub(super) fn new(known: &Known, address: SocketAddr) -> Self {
+    pub(super) fn new(known: &Known, address: SocketAddr, lane: Lane) -> Self {
         Self {
             id: known.entry.id.clone(),
             generation: known.entry.generation,
             address,
+            lane,
         }
     }
 }
@@ -150,6 +153,8 @@ impl Borrowed {
             .ingress
             .limits
             .idle_guest_connections;
+        // Each thread has its part of them.
+        let most = most.div_ceil(self.edge.lanes().count());
         self.edge.pool().give(self.key, self.sender, most);
     }
 }

@@ -15,7 +15,7 @@ use super::pool::{Borrowed, Key};
 use super::wake::{self, WakeError};
 use crate::config::Rule;
 use crate::directory::{Known, Snapshot};
-use crate::live::Edge;
+use crate::live::{Edge, Lane};
 use crate::metrics::Counted;
 
 /// For the daemon to send the directory after it started the edge.
@@ -62,6 +62,7 @@ fn readiness(known: &Known, port: u16) -> Readiness {
 /// One request on its way to one guest.
 struct Way<'a> {
     edge: &'a Arc<Edge>,
+    lane: Lane,
     rule: &'a Rule,
     name: &'a str,
     deadline: Instant,
@@ -70,13 +71,19 @@ struct Way<'a> {
     held: Option<Counted>,
 }
 
-/// Gets a connection to the instance of this id or name, for a rule.
-pub(super) async fn reach(edge: &Arc<Edge>, rule: &Rule, name: &str) -> Result<Reached, Page> {
-    if let Some(reached) = at_once(edge, rule, name).await {
+/// Gets a connection to the instance of this id or name, for a rule. It lives on the thread that asks.
+pub(super) async fn reach(
+    edge: &Arc<Edge>,
+    lane: Lane,
+    rule: &Rule,
+    name: &str,
+) -> Result<Reached, Page> {
+    if let Some(reached) = at_once(edge, lane, rule, name).await {
         return Ok(reached);
     }
     let mut way = Way {
         edge,
+        lane,
         rule,
         name,
         deadline: Instant::now() + edge.live().config.ingress.limits.wake(),
@@ -88,12 +95,12 @@ pub(super) async fn reach(edge: &Arc<Edge>, rule: &Rule, name: &str) -> Result<R
 }
 
 /// The way of nearly all requests: the instance runs, and a connection to it is idle.
-async fn at_once(edge: &Arc<Edge>, rule: &Rule, name: &str) -> Option<Reached> {
+async fn at_once(edge: &Arc<Edge>, lane: Lane, rule: &Rule, name: &str) -> Option<Reached> {
     let known = Arc::clone(edge.instances().find(name)?);
     let Readiness::Ready(address) = readiness(&known, rule.target.port) else {
         return None;
     };
-    let key = Key::new(&known, address);
+    let key = Key::new(&known, address, lane);
     let connection = Borrowed::idle(edge, &key).await?;
     Some(Reached {
         known,
@@ -157,7 +164,7 @@ impl Way<'_> {
     }
 
     async fn connect(&self, known: &Arc<Known>, address: SocketAddr) -> io::Result<Reached> {
-        let key = Key::new(known, address);
+        let key = Key::new(known, address, self.lane);
         let connection = Borrowed::open(self.edge, &key, known).await?;
         Ok(Reached {
             known: Arc::clone(known),

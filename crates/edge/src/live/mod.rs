@@ -5,6 +5,7 @@
 //! takes the [`Live`] of that moment.
 
 mod endpoint;
+mod lanes;
 mod serve;
 mod shared;
 mod sockets;
@@ -25,6 +26,8 @@ use crate::metrics::Metrics;
 use crate::process::{Lock, Place};
 use crate::run::RunOptions;
 
+pub(crate) use lanes::Lane;
+use lanes::Lanes;
 pub(crate) use serve::Lifetime;
 pub(crate) use shared::Shared;
 use sockets::Sockets;
@@ -65,6 +68,7 @@ pub(crate) struct Edge {
     directory_kept: Mutex<Option<Arc<Snapshot>>>,
     metrics: Metrics,
     log: AccessLog,
+    lanes: Lanes,
     pool: Pool,
     wakes: Wakes,
     reporter: Reporter,
@@ -87,6 +91,7 @@ impl Edge {
             directory_kept: Mutex::new(None),
             metrics: Metrics::default(),
             log: AccessLog::open(&options.place.access_log())?,
+            lanes: Lanes::start()?,
             pool: Pool::default(),
             wakes: Wakes::default(),
             reporter: Reporter::default(),
@@ -115,6 +120,10 @@ impl Edge {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     pub(crate) fn log(&self) -> &AccessLog {

@@ -115,13 +115,14 @@ fn receive(
     let edge = Arc::clone(edge);
     match endpoint.purpose {
         Purpose::Ingress => {
-            tokio::spawn(ingress::serve(
-                edge,
-                endpoint.address,
-                stream,
-                client,
-                lifetime,
-            ));
+            let shared = Arc::clone(&edge);
+            let spawned = edge.lanes().spawn(stream, move |lane, stream| {
+                let ends = (endpoint.address, client);
+                ingress::serve(shared, lane, ends, stream, lifetime)
+            });
+            if let Err(error) = spawned {
+                tracing::warn!(%error, "a client is not served");
+            }
         }
         Purpose::Dns => {
             tokio::spawn(dns::serve_tcp(
