@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use model::{Backend, Compression, InstanceId, State};
 use sha2::{Digest, Sha256};
 
-use crate::Run;
 use crate::host::{Host, Vmm};
 use crate::life::{Life, PATIENCE, is_alive, several};
 use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE};
+use crate::{LAUNCH, Run};
 
 /// On each VMM.
-pub(crate) const ON_ONE: [(&str, Run); 4] = [
+pub(crate) const ON_ONE: [(&str, Run); 5] = [
     ("a_template_fans_out", a_template_fans_out),
     (
         "a_running_machine_is_forked_and_runs_on",
@@ -21,6 +22,10 @@ pub(crate) const ON_ONE: [(&str, Run); 4] = [
     ),
     ("a_warm_fork_is_taken_over", a_warm_fork_is_taken_over),
     ("memory_is_compressed", memory_is_compressed),
+    (
+        "machines_with_and_without_a_network_take_turns",
+        machines_with_and_without_a_network,
+    ),
 ];
 
 /// On several at once.
@@ -319,4 +324,67 @@ fn they_live_side_by_side(host: Host) {
     }
     life.delete(forks.into_iter().map(|(_, id)| id).chain(templates));
     life.end();
+}
+
+/// A launcher that waits expects the next machine to be as the last one was. One that is not gets what it was made with.
+fn machines_with_and_without_a_network(mut host: Host) {
+    let can_connect = host.connected;
+    host.connected = false;
+    let life = Life::begin(&host);
+    let alone = life.template("alone", host.vmms[0]);
+    life.end();
+    host.connected = can_connect;
+    let life = Life::begin(&host);
+    let linked = life.template("linked", host.vmms[0]);
+    for round in 0..2 {
+        for (name, template, connected) in [
+            ("alone", &alone, false),
+            ("linked", &linked, can_connect),
+            ("again", &linked, can_connect),
+        ] {
+            a_launcher_waits();
+            let fork = life.forks(template, &format!("{name}-{round}"), several(1));
+            let pid = life.process(&fork[0]).unwrap().pid;
+            assert_eq!(has_card(pid), connected, "{name}, {round}");
+            assert_eq!(life.exec(&fork[0], "counter"), "2");
+            life.delete(fork);
+        }
+    }
+    life.delete([alone, linked]);
+    life.end();
+}
+
+fn a_launcher_waits() {
+    let is_launcher = |pid: &str| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1) == Some(LAUNCH.as_bytes())
+    };
+    let waits = || {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let children = threads.flat_map(|thread| {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            let pids = children.unwrap_or_default();
+            pids.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        });
+        children.into_iter().any(|pid| is_launcher(&pid))
+    };
+    let began = Instant::now();
+    while !waits() {
+        assert!(began.elapsed() < PATIENCE, "no launcher waits");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether there is more than a loopback where the process is. Never is it where its daemon is.
+fn has_card(pid: i32) -> bool {
+    let place = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    if rustix::process::geteuid().is_root() {
+        assert_ne!(place(&pid.to_string()), place("self"));
+    }
+    let cards = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    // Two lines of headings.
+    let mut names = cards.lines().skip(2).map(str::trim_start);
+    names.any(|card| !card.starts_with("lo:"))
 }
