@@ -1,5 +1,7 @@
 //! What `doctor` says of Firecracker.
 
+use hypervisor::firecracker::shmem_keeps_pages_apart;
+
 use super::{Finding, lacking, ok, warning};
 use crate::app::{jail, kvm_for_firecracker, look_for_firecracker};
 use crate::config::{Config, Hypervisor, JailMode};
@@ -56,5 +58,31 @@ pub(super) async fn examine(
         ),
         Err(why) => lacking("jailer", why, "or set jail to off", needed),
     });
+    findings.push(files_in_memory(shmem_keeps_pages_apart()));
     findings
+}
+
+fn files_in_memory(pages_apart: bool) -> Finding {
+    if pages_apart {
+        return ok("files in memory", "on small pages".to_owned());
+    }
+    warning(
+        "files in memory",
+        "this host keeps them on huge pages, so each standby on Firecracker saves all of its memory".to_owned(),
+        "write never or advise to /sys/kernel/mm/transparent_hugepage/shmem_enabled, and to those of each size beside it",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Grade;
+
+    #[test]
+    fn huge_pages_of_files_are_told_of() {
+        assert_eq!(files_in_memory(true).grade, Grade::Ok);
+        let found = files_in_memory(false);
+        assert_eq!(found.grade, Grade::Warning, "it works all the same");
+        assert!(found.remedy.unwrap().contains("shmem_enabled"));
+    }
 }

@@ -328,19 +328,22 @@ fn they_live_side_by_side(host: Host) {
 
 /// A launcher that waits expects the next machine to be as the last one was. One that is not gets what it was made with.
 fn machines_with_and_without_a_network(mut host: Host) {
-    let can_connect = host.connected;
+    if !host.connected {
+        println!("skipped: only root makes networks");
+        return;
+    }
     host.connected = false;
     let life = Life::begin(&host);
     let alone = life.template("alone", host.vmms[0]);
     life.end();
-    host.connected = can_connect;
+    host.connected = true;
     let life = Life::begin(&host);
     let linked = life.template("linked", host.vmms[0]);
     for round in 0..2 {
         for (name, template, connected) in [
             ("alone", &alone, false),
-            ("linked", &linked, can_connect),
-            ("again", &linked, can_connect),
+            ("linked", &linked, true),
+            ("again", &linked, true),
         ] {
             a_launcher_waits();
             let fork = life.forks(template, &format!("{name}-{round}"), several(1));
@@ -380,9 +383,7 @@ fn a_launcher_waits() {
 /// Whether there is more than a loopback where the process is. Never is it where its daemon is.
 fn has_card(pid: i32) -> bool {
     let place = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
-    if rustix::process::geteuid().is_root() {
-        assert_ne!(place(&pid.to_string()), place("self"));
-    }
+    assert_ne!(place(&pid.to_string()), place("self"));
     let cards = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
     // Two lines of headings.
     let mut names = cards.lines().skip(2).map(str::trim_start);

@@ -56,6 +56,20 @@ impl<'a> Rig<'a> {
         }
     }
 
+    /// The first standby of a fork holds what that has written, `most_pages` at most, and lies on the image below.
+    pub fn expect_diff(&self, captured: &Captured, most_pages: u64) {
+        let (layers, pages) = (captured.linked_layers, captured.new_pages);
+        if self.subject.saves_all() {
+            assert_eq!(layers, 0, "all of it was saved");
+        } else {
+            assert_eq!(layers, 1, "its standby is a diff");
+            assert!(
+                pages <= most_pages,
+                "the diff has {pages} pages, more than {most_pages}"
+            );
+        }
+    }
+
     /// A fresh instance directory.
     pub fn instance_dir(&self) -> PathBuf {
         let number = self.made.fetch_add(1, Ordering::Relaxed);

@@ -18,6 +18,11 @@ pub trait Subject: Send + Sync {
 
     /// What runs in its machines.
     fn guest(&self) -> &dyn Guest;
+
+    /// Whether this host makes it save all memory of a fork in each standby.
+    fn saves_all(&self) -> bool {
+        false
+    }
 }
 
 /// A guest, with all that a host has for its machines. It is the same for all VMMs that run it.

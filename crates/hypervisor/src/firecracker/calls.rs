@@ -186,12 +186,25 @@ pub(super) fn load(
     put("/snapshot/load", body)
 }
 
-/// Saves state, and the pages written since the last time over what was saved then.
-pub(super) fn save(place: Place) -> Call {
+/// Which pages are saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pages {
+    /// Those written since the last time, over what was saved then.
+    Changed,
+    /// All of RAM.
+    All,
+}
+
+/// Saves state and pages.
+pub(super) fn save(place: Place, pages: Pages) -> Call {
+    let kind = match pages {
+        Pages::Changed => "Diff",
+        Pages::All => "Full",
+    };
     put(
         "/snapshot/create",
         json!({
-            "snapshot_type": "Diff",
+            "snapshot_type": kind,
             "snapshot_path": STATE_PART,
             "mem_file_path": place.saved_ram(),
         }),

@@ -15,8 +15,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use memory::{Draft, Image, ImageError, page_count};
 
-use super::calls::{self, Place};
+use super::calls::{self, Pages, Place};
 use super::layout::{SAVED_RAM, SAVED_RAM_FD};
+use super::shmem::shmem_keeps_pages_apart;
 use super::vm::{CALL_DEADLINE, FirecrackerVm, ram_descriptor};
 use crate::machine::{Base, MAX_LAYERS, STATE_PART, in_place};
 use crate::pages::{FileSource, Overlay};
@@ -45,7 +46,12 @@ impl Snapshots for FirecrackerVm {
         }
         let captured = async {
             let deadline = save_deadline(self.record().machine.ram_bytes);
-            let save = calls::save(self.place());
+            // Where a file in memory does not tell what was written to it, all is: larger and slower, and right.
+            let pages = match shmem_keeps_pages_apart() {
+                true => Pages::Changed,
+                false => Pages::All,
+            };
+            let save = calls::save(self.place(), pages);
             let saved = self.call_within(deadline, &save).await;
             // What fails may have come as far as the reset of the guest's connections. Nobody would tell who only
             // reads, and who speaks connects again.

@@ -22,11 +22,13 @@ mod start;
 
 mod capture;
 mod report;
+mod shmem;
 mod vm;
 
 pub use config::FirecrackerConfig;
 pub use host::{HostReport, KvmAccess, probe};
 pub use jail::JailConfig;
+pub use shmem::shmem_keeps_pages_apart;
 pub use version::FirecrackerVersion;
 pub use vm::trim_log;
 pub use vsock::AGENT_PORT;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hypervisor::Driver;
 use hypervisor::conformance::{Guest, Subject};
-use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver};
+use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver, shmem_keeps_pages_apart};
 
 use crate::LAUNCH;
 use crate::linux::Linux;
@@ -54,5 +54,9 @@ impl Subject for Firecracker {
 
     fn guest(&self) -> &dyn Guest {
         &self.guest
+    }
+
+    fn saves_all(&self) -> bool {
+        !shmem_keeps_pages_apart()
     }
 }

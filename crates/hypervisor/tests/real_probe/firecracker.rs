@@ -7,7 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hypervisor::Driver;
 use hypervisor::conformance::{Guest, Subject};
-use hypervisor::firecracker::{FirecrackerConfig, FirecrackerDriver, JailConfig};
+use hypervisor::firecracker::{
+    FirecrackerConfig, FirecrackerDriver, JailConfig, shmem_keeps_pages_apart,
+};
 use memory::Loader;
 
 use crate::LAUNCH;
@@ -107,6 +109,10 @@ impl Subject for Firecracker {
 
     fn guest(&self) -> &dyn Guest {
         &self.guest
+    }
+
+    fn saves_all(&self) -> bool {
+        !shmem_keeps_pages_apart()
     }
 }
 
