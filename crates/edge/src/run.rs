@@ -1,6 +1,7 @@
 //! The life of an edge from its lock to its end.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,8 @@ pub struct RunOptions {
     /// Do not believe the directory of instances on disk but hold requests back until the daemon
     /// sends one. For a start by the daemon, which may have moved instances since.
     pub wait_for_directory: bool,
+    /// Threads that clients of ingress are dealt out to.
+    pub ingress_threads: NonZeroUsize,
 }
 
 /// Why an edge does not run.

@@ -30,7 +30,7 @@ pub struct Limits {
     pub wake_ms: u64,
     /// Requests that wait for instances to wake, at once.
     pub held_requests: usize,
-    /// Idle connections kept for each port of each guest.
+    /// Idle connections kept for each port of each guest. Each thread of ingress has its part of them, one at least.
     pub idle_guest_connections: usize,
     /// How often the files of certificates are looked at.
     pub certificate_poll_ms: u64,

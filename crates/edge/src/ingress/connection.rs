@@ -20,7 +20,7 @@ use super::routes::Scheme;
 use super::tls::H2;
 use crate::config::Limits;
 use crate::live::{Edge, Lane, Lifetime};
-use crate::metrics::Gauge;
+use crate::metrics::{Counted, Gauge};
 
 /// The first byte of a TLS handshake record (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;
@@ -52,13 +52,12 @@ pub(super) struct Client {
 
 /// Serves a client, whose address comes second, until either side has enough.
 pub(crate) async fn serve(
-    edge: Arc<Edge>,
+    (edge, _open): (Arc<Edge>, Counted),
     lane: Lane,
     (local, client): (SocketAddr, SocketAddr),
     stream: TcpStream,
     lifetime: Lifetime,
 ) {
-    let _open = edge.metrics().client_connections.hold();
     let live = edge.live();
     let limits = live.config.ingress.limits.clone();
     let client = Client {

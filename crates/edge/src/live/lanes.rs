@@ -8,6 +8,7 @@ use std::io;
 use std::net::TcpStream as StdStream;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 
 use tokio::net::TcpStream;
@@ -18,8 +19,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Lane(usize);
 
-/// All of them, one for each two processors: guests need the others. They end when they are told to, or nobody has
-/// this any more.
+/// All of them. They end when they are told to, or nobody has this any more.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     handles: Vec<Handle>,
@@ -28,21 +28,14 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    pub(crate) fn start() -> io::Result<Self> {
-        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let count = processors.div_ceil(2);
+    pub(crate) fn start(count: NonZeroUsize) -> io::Result<Self> {
         let mut lanes = Self {
-            handles: Vec::with_capacity(count),
+            handles: Vec::with_capacity(count.get()),
             turn: AtomicUsize::new(0),
             stop: CancellationToken::new(),
         };
-        for _ in 0..count {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            lanes.handles.push(runtime.handle().clone());
-            let stop = lanes.stop.clone();
-            thread::Builder::new()
-                .name("ingress".into())
-                .spawn(move || runtime.block_on(stop.cancelled()))?;
+        for _ in 0..count.get() {
+            lanes.handles.push(start(lanes.stop.clone())?);
         }
         Ok(lanes)
     }
@@ -77,6 +70,25 @@ impl Lanes {
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
+}
+
+/// A thread that works until `stop`. Its runtime is made and dropped there: it may not be where tasks run.
+fn start(stop: CancellationToken) -> io::Result<Handle> {
+    let (made, runtime) = mpsc::sync_channel(1);
+    thread::Builder::new()
+        .name("ingress".into())
+        .spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            // Whoever started it waits for this.
+            match runtime {
+                Ok(runtime) => {
+                    drop(made.send(Ok(runtime.handle().clone())));
+                    runtime.block_on(stop.cancelled());
+                }
+                Err(error) => drop(made.send(Err(error))),
+            }
+        })?;
+    runtime.recv().map_err(io::Error::other)?
 }
 
 impl Drop for Lanes {

@@ -91,7 +91,7 @@ impl Edge {
             directory_kept: Mutex::new(None),
             metrics: Metrics::default(),
             log: AccessLog::open(&options.place.access_log())?,
-            lanes: Lanes::start()?,
+            lanes: Lanes::start(options.ingress_threads)?,
             pool: Pool::default(),
             wakes: Wakes::default(),
             reporter: Reporter::default(),

@@ -116,9 +116,11 @@ fn receive(
     match endpoint.purpose {
         Purpose::Ingress => {
             let shared = Arc::clone(&edge);
+            // Counted from here on: it must not be forgotten while its thread has not come to it yet.
+            let open = metrics.client_connections.hold();
             let spawned = edge.lanes().spawn(stream, move |lane, stream| {
                 let ends = (endpoint.address, client);
-                ingress::serve(shared, lane, ends, stream, lifetime)
+                ingress::serve((shared, open), lane, ends, stream, lifetime)
             });
             if let Err(error) = spawned {
                 tracing::warn!(%error, "a client is not served");

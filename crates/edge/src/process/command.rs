@@ -1,6 +1,7 @@
 //! The edge's entry point.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         place: Place::at(PathBuf::from(directory)),
         build: build.unwrap_or_default().to_string_lossy().into_owned(),
         wait_for_directory: true,
+        ingress_threads: ingress_threads(),
     };
     match serve(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,6 +44,13 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// One for each two processors: guests need the others (decision 0035).
+fn ingress_threads() -> NonZeroUsize {
+    let processors = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    // Half of one, rounded up, is one.
+    NonZeroUsize::new(processors.get().div_ceil(2)).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn serve(options: RunOptions) -> Result<(), RunError> {

@@ -304,6 +304,7 @@ async fn a_second_edge_of_the_same_directory_refuses_to_run() {
         place: world.place(),
         build: "other".to_owned(),
         wait_for_directory: true,
+        ingress_threads: std::num::NonZeroUsize::MIN,
     };
     assert!(matches!(
         edge::run(options).await,

@@ -1,6 +1,7 @@
 //! An edge in a directory of its own, and what the daemon would tell it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ impl World {
             place: self.place(),
             build: "test".to_owned(),
             wait_for_directory,
+            // More than one, whatever the host has.
+            ingress_threads: NonZeroUsize::new(3).unwrap(),
         };
         self.edge = Some(tokio::spawn(edge::run(options)));
         eventually("the edge answers", async || {
