@@ -535,6 +535,21 @@ async fn forks_that_were_prepared_have_the_templates_backend() {
     assert_eq!(world.exec(&taken, &["counter"]).await, "2");
 }
 
+/// What it has touched before is not known any more, so nothing is put in; nor is it waited for.
+#[tokio::test]
+async fn a_recording_ends_with_its_pager() {
+    let world = World::with_pagers(PAGING).await;
+    let template = template(&world).await;
+    let fork = world.fork(&template, uffd("fork")).await;
+    let recording = async || stats(&world, &fork).await["pager"]["recording"].clone();
+    assert_eq!(recording().await, json!(true));
+    world.pagers.lose_pager_of(&fork);
+    run_a_command(&world, &fork).await;
+    until(recording, |recording| *recording == json!(false)).await;
+    let template = stats(&world, &template).await["template"].clone();
+    assert_eq!(template["hot_recordings"], 0);
+}
+
 #[tokio::test]
 async fn metrics_count_what_pagers_did() {
     let world = World::with_pagers(PAGING).await;

@@ -181,6 +181,8 @@ impl FakePagers {
         for (vm, machine) in &mut image.machines {
             if machine.pager == lost {
                 machine.pager = image.current;
+                // A recording with a gap is none.
+                machine.record = false;
                 // A new pager counts from nothing.
                 machine.stats = VmStats {
                     takeovers: machine.stats.takeovers + 1,

@@ -22,6 +22,7 @@ pub(super) struct Coming {
     record_for: Duration,
     /// When a guest counts as having had its first command.
     until: Option<Instant>,
+    over: bool,
 }
 
 /// Marks of one guest. `record_for` after it was ready, it counts as having had its first command: one that serves
@@ -38,6 +39,7 @@ pub(super) fn marks(record_for: Duration) -> (Marks, Coming) {
         receiver,
         record_for,
         until: None,
+        over: false,
     };
     (marks, coming)
 }
@@ -62,8 +64,11 @@ impl Marks {
 }
 
 impl Coming {
-    /// The next mark; none of a machine that has ended.
+    /// The next mark; none after the last one, or of a machine that has ended.
     pub(super) async fn next(&mut self) -> Option<Mark> {
+        if self.over {
+            return None;
+        }
         let mark = match self.until {
             None => self.receiver.recv().await?,
             Some(until) => match timeout_at(until, self.receiver.recv()).await {
@@ -71,8 +76,9 @@ impl Coming {
                 Err(_) => Mark::FirstExec,
             },
         };
-        if mark == Mark::Ready {
-            self.until = Some(Instant::now() + self.record_for);
+        match mark {
+            Mark::Ready => self.until = Some(Instant::now() + self.record_for),
+            Mark::FirstExec => self.over = true,
         }
         Some(mark)
     }
@@ -104,5 +110,6 @@ mod tests {
         marks.ready();
         assert_eq!(coming.next().await, Some(Mark::Ready));
         assert_eq!(coming.next().await, Some(Mark::FirstExec));
+        assert_eq!(coming.next().await, None, "it was the last one");
     }
 }
