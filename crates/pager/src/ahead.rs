@@ -7,8 +7,10 @@ use memory::Run;
 
 use crate::plan::Ahead;
 
-/// From a failure of completing a machine to the next try.
+/// From a failure of completing a machine to the next try; twice as long after each that follows.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// No longer than some minutes: 2^8 times that.
+const MAX_DOUBLINGS: u32 = 8;
 
 /// Work that waits while any fault does.
 #[derive(Debug, Default)]
@@ -24,6 +26,8 @@ struct Graduation {
     bytes_per_second: u64,
     /// Nothing is filled before this.
     not_before: Instant,
+    /// In a row.
+    failures: u32,
 }
 
 impl Queue {
@@ -38,6 +42,7 @@ impl Queue {
             left: runs.into(),
             bytes_per_second: bytes_per_second.max(1),
             not_before: now,
+            failures: 0,
         });
     }
 
@@ -62,18 +67,25 @@ impl Queue {
     }
 
     /// Gives back work that failed, which is a hint as far as it was prefetch. Completing the machine is tried again
-    /// after a while: nobody else would.
-    pub(crate) fn give_up(&mut self, ahead: Ahead, run: Run, now: Instant) {
+    /// after a while, with what is left first: nobody else would. Whether that is news.
+    pub(crate) fn give_up(&mut self, ahead: Ahead, run: Run, now: Instant) -> bool {
         self.prefetch.clear();
-        if let (Ahead::Graduate, Some(graduation)) = (ahead, &mut self.graduation) {
-            graduation.left.push_front(run);
-            graduation.not_before = now + TRY_AGAIN_AFTER;
-        }
+        let (Ahead::Graduate, Some(graduation)) = (ahead, &mut self.graduation) else {
+            return true;
+        };
+        graduation.left.push_back(run);
+        graduation.not_before = now + TRY_AGAIN_AFTER * (1 << graduation.failures);
+        let is_first = graduation.failures == 0;
+        graduation.failures = (graduation.failures + 1).min(MAX_DOUBLINGS);
+        is_first
     }
 
     /// Notes that completing the machine took `bytes` bytes, so that it keeps to its rate.
     pub(crate) fn spent(&mut self, bytes: u64, now: Instant) {
         if let Some(graduation) = &mut self.graduation {
+            if bytes > 0 {
+                graduation.failures = 0;
+            }
             let us = bytes.saturating_mul(1_000_000) / graduation.bytes_per_second;
             let from = graduation.not_before.max(now);
             graduation.not_before = from + Duration::from_micros(us);
@@ -155,13 +167,17 @@ mod tests {
         queue.prefetch([Run { first: 7, count: 5 }].into_iter());
         queue.graduate(vec![Run { first: 0, count: 9 }], 4096, start);
         let (ahead, run) = queue.next(2, start).unwrap();
-        queue.give_up(ahead, run, start);
+        assert!(queue.give_up(ahead, run, start));
         let (ahead, run) = queue.next(2, start).unwrap();
         assert_eq!(ahead, Ahead::Graduate, "hot pages are given up");
-        queue.give_up(ahead, run, start);
+        assert!(queue.give_up(ahead, run, start));
         assert_eq!(queue.next(2, start), None);
         let later = start + TRY_AGAIN_AFTER;
         assert_eq!(queue.due(), Some(Due::At(later)));
-        assert_eq!(queue.next(2, later), Some((ahead, run)));
+        let (_, rest) = queue.next(9, later).unwrap();
+        assert_eq!((rest.first, rest.count), (2, 7), "the rest comes first");
+        assert_eq!(queue.next(9, later), Some((ahead, run)));
+        assert!(!queue.give_up(ahead, run, later), "it was told");
+        assert_eq!(queue.due(), Some(Due::At(later + 2 * TRY_AGAIN_AFTER)));
     }
 }

@@ -39,8 +39,8 @@ pub struct Limits {
     pub ping_every: Duration,
     /// A pager that does not answer for this long is replaced.
     pub silence: Duration,
-    /// From the loss of a pager until another one serves its machines: no step of that is begun later, and what has
-    /// none by then is killed. Where a process starts at once it takes milliseconds.
+    /// From when the loss of a pager is noticed until another one serves its machines: no step of that is begun later,
+    /// and what has none by then is killed. Where a process starts at once it takes milliseconds.
     pub takeover: Duration,
     /// Replacements within `restart_window`; after that, its machines are killed.
     pub restarts: u32,

@@ -25,6 +25,9 @@ use crate::vm::{Failure, Served};
 
 /// Faults of one machine before the next one's turn.
 const FAULTS_PER_TURN: usize = 4;
+/// Faults of all machines before requests are looked at again. After a takeover machines are handed over one by one
+/// while those before them wait for pages; if each had to wait for a round of all others, the last would come too late.
+const FAULTS_PER_ROUND: usize = 16;
 /// Machines of one pager; limited by descriptors.
 pub(super) const MAX_MACHINES: usize = 2048;
 /// A pager without machines and daemon waits this long for a daemon that restarts.
@@ -186,10 +189,11 @@ impl Server {
         self.poller.remove(&machine.connection);
     }
 
-    /// One turn of every machine that has faults; whether any of them got on. One that cannot, keeps nobody from
-    /// being filled ahead.
+    /// A turn of each machine that has faults, as far as a round goes; whether any of them got on. One that cannot,
+    /// keeps nobody from being filled ahead.
     fn serve_faults(&mut self) -> bool {
         let mut got_on = false;
+        let mut left = FAULTS_PER_ROUND;
         let keys: Vec<u32> = self
             .machines
             .iter()
@@ -198,14 +202,18 @@ impl Server {
             .collect();
         let first = keys.partition_point(|key| *key < self.turn);
         for key in keys[first..].iter().chain(&keys[..first]) {
+            if left == 0 {
+                break;
+            }
             self.turn = key.wrapping_add(1);
             let Some(machine) = self.machines.get_mut(key) else {
                 continue;
             };
             for _ in 0..FAULTS_PER_TURN {
-                if !machine.has_faults() {
+                if !machine.has_faults() || left == 0 {
                     break;
                 }
+                left -= 1;
                 match machine.serve_fault(&mut self.source, Instant::now()) {
                     Ok(Served::Done) => got_on = true,
                     Ok(Served::Busy | Served::Gone) => break,

@@ -284,8 +284,10 @@ impl Vm {
             // Nobody waits for it. A VMM that ends may have given its memory back already; one that goes on will
             // fault where it is needed.
             Err(Failure::Memory(error)) => {
-                tracing::warn!(%error, "memory cannot be filled ahead now");
-                self.ahead.give_up(ahead, run, now);
+                if self.ahead.give_up(ahead, run, now) {
+                    tracing::warn!(%error, "memory cannot be filled ahead now");
+                }
+                self.stalled_since = None;
                 return Ok(Served::Done);
             }
             served => served?,

@@ -4,7 +4,7 @@ use memory::Encoding;
 use rustix::process::Signal;
 
 use super::reference::{Layer, Reference};
-use super::rig::{Rig, config};
+use super::rig::{Rig, config, send};
 
 pub(crate) const ALL: &[super::Test] = &[
     ("a_fault_is_not_behind_all_others", a_fault),
@@ -27,12 +27,14 @@ fn a_fault() {
     let rig = Rig::start(config);
     let mut greedy = rig.guest("greedy", &reference);
     let mut modest = rig.guest("modest", &reference);
-    rig.signal_pager(Signal::STOP);
+    // The supervisor, asked later, may be waiting for an answer of the one that stands still.
+    let pid = rig.pid();
+    send(pid, Signal::STOP);
     greedy.tell(&format!("read-apart {CROWD} {APART}"));
     modest.tell("read-apart 1 1");
     greedy.waits_with(CROWD);
     modest.waits_with(1);
-    rig.signal_pager(Signal::CONT);
+    send(pid, Signal::CONT);
     for guest in [&greedy, &modest] {
         assert_eq!(guest.result().as_deref(), Some("done"));
     }
@@ -51,11 +53,13 @@ fn a_removal() {
     let mut reference = Reference::new(&dir.path().join("image"), 2048, &layers);
     let rig = Rig::of(dir.path(), &reference);
     let mut guest = rig.guest("vm", &reference);
-    rig.signal_pager(Signal::STOP);
+    // The supervisor, asked later, may be waiting for an answer of the one that stands still.
+    let pid = rig.pid();
+    send(pid, Signal::STOP);
     guest.tell(&format!("discard-in-a-crowd {CROWD} 1000 100"));
     guest.waits_with(CROWD);
     guest.is_discarding();
-    rig.signal_pager(Signal::CONT);
+    send(pid, Signal::CONT);
     assert_eq!(guest.result().as_deref(), Some("done"));
     reference.forget(1000, 100);
     assert_eq!(guest.sum(0, 2048), Some(reference.sum(0, 2048)));

@@ -247,6 +247,7 @@ impl Guest {
         let began = Instant::now();
         while waiting() < threads {
             assert!(began.elapsed() < PATIENCE, "{} wait", waiting());
+            std::thread::yield_now();
         }
     }
 
@@ -260,6 +261,7 @@ impl Guest {
         let began = Instant::now();
         while !is_in() {
             assert!(began.elapsed() < PATIENCE, "it discards nothing");
+            std::thread::yield_now();
         }
     }
 

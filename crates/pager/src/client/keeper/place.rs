@@ -68,7 +68,7 @@ impl Keeper {
                 Ok(number) => number,
                 Err(error) => return self.in_time(until).and(Err(error)),
             };
-            let error = match self.register(number, vm, until) {
+            let error = match self.register(number, vm) {
                 Err(error)
                     if tries < PLACING_TRIES && !matches!(error, PagerError::Refused { .. }) =>
                 {
@@ -92,13 +92,10 @@ impl Keeper {
         }
     }
 
-    fn register(
-        &mut self,
-        number: u32,
-        vm: &str,
-        until: Option<Instant>,
-    ) -> Result<(), PagerError> {
-        let limit = within(self.config.limits.answer, until);
+    /// Has the time of any request, however little is left of a takeover's: a pager that is given less would be
+    /// taken for lost, with all machines that it has just got.
+    fn register(&mut self, number: u32, vm: &str) -> Result<(), PagerError> {
+        let limit = self.config.limits.answer;
         let (Some(pager), Some(machine)) =
             (self.pagers.get_mut(&number), self.machines.get_mut(vm))
         else {
