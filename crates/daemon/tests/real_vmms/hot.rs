@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use daemon::instances::MappedFigures;
 use hypervisor::MemoryUse;
+use hypervisor::firecracker::shmem_keeps_pages_apart;
 use memory::PAGE_BYTES;
 use model::InstanceId;
 
@@ -57,6 +58,10 @@ fn fork(life: &Life<'_>, template: &InstanceId, name: &str) -> InstanceId {
 }
 
 fn what_one_fork_touches(mut host: Host) {
+    if !shmem_keeps_pages_apart() {
+        println!("skipped: this host keeps files in memory on huge pages");
+        return;
+    }
     host.warm = 1;
     let life = Life::begin(&host);
     let template = life.template("template", host.vmms[0]);
