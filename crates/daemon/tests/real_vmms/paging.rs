@@ -8,6 +8,7 @@ use daemon::instances::{Figures, LogSource, PagerPolicy};
 use hypervisor::ProcessId;
 use model::{BackendWish, Compression, InstanceId, State};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::runtime::Builder;
 
 use crate::Run;
 use crate::host::{Host, PAGING};
@@ -15,7 +16,7 @@ use crate::life::{Life, PATIENCE, is_alive, several};
 use crate::probe::{BALLAST, BALLAST_PAGES, FREE_PAGE, Line};
 
 /// Where Firecracker runs.
-pub(crate) const ON_PAGERS: [(&str, Run); 7] = [
+pub(crate) const ON_PAGERS: [(&str, Run); 8] = [
     (
         "forks_share_a_pager_and_its_memory_is_right",
         forks_share_a_pager,
@@ -28,6 +29,10 @@ pub(crate) const ON_PAGERS: [(&str, Run); 7] = [
     (
         "a_damaged_compressed_image_ends_who_needs_it",
         a_damaged_compressed_image,
+    ),
+    (
+        "what_a_damaged_image_ended_without_a_daemon_is_told",
+        a_damaged_image_without_a_daemon,
     ),
     ("a_complete_machine_needs_no_pager", a_complete_machine),
     ("pagers_are_found_by_the_next_daemon", pagers_are_found),
@@ -255,6 +260,34 @@ fn a_damaged_image(host: Host) {
     assert_eq!(life.exec(other, "counter"), "2");
     life.delete(forks);
     life.delete([template]);
+    life.end();
+}
+
+/// The kernel ends the machine at once (Linux 6.6), and its pager keeps why.
+fn a_damaged_image_without_a_daemon(host: Host) {
+    if !pager::userfaultfd().unwrap().poison {
+        println!("skipped: this kernel cannot poison missing pages");
+        return;
+    }
+    let life = Life::begin(&host);
+    let template = life.template("template", host.vmms[0]);
+    damage(&host, &template);
+    let reader = on_pager(&life, &template, "reader", 1).remove(0);
+    let vm = life.guest_vm(&reader);
+    let process = life.process(&reader).unwrap();
+    // A line to the guest that outlives the daemon.
+    let away = Builder::new_current_thread().enable_all().build().unwrap();
+    let mut line = away.block_on(Line::to(vm.as_ref())).unwrap();
+    life.end();
+    let ask = format!("wrong {FREE_PAGE} {BALLAST_PAGES} {BALLAST}");
+    let answer = away.block_on(line.ask(&ask));
+    assert!(answer.is_err(), "bad bytes were served: {answer:?}");
+    until("the end of the machine", || !is_alive(process));
+    let life = Life::begin(&host);
+    life.reach(&reader, State::Stopped);
+    let message = exit_message(&host, &reader);
+    assert!(message.contains(".pages: checksum of chunk"), "{message}");
+    life.delete([reader, template]);
     life.end();
 }
 

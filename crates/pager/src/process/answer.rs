@@ -60,12 +60,20 @@ impl Server {
             vm: machine.name().to_owned(),
             failed: machine.failed().map(str::to_owned),
         };
+        let mut vms: Vec<Served> = self.machines.values().map(served).collect();
+        // Whoever says hello hears of those that are gone as well.
+        let is_gone = |told: &Served| vms.iter().all(|served| served.vm != told.vm);
+        let gone: Vec<Served> = std::mem::take(&mut self.unheard)
+            .into_iter()
+            .filter(is_gone)
+            .collect();
+        vms.extend(gone);
         Hello {
             protocol: PROTOCOL,
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             image_id: self.image_id.to_string(),
             draining: self.draining,
-            vms: self.machines.values().map(served).collect(),
+            vms,
         }
     }
 

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::machine::{Machine, Standing};
 use super::poller::{Interest, Poller, Token};
 use crate::ahead::Due;
-use crate::control::PagerEvent;
+use crate::control::{PagerEvent, Served as Told};
 use crate::layout::Layout;
 use crate::plan::Batches;
 use crate::process::Settings;
@@ -32,6 +32,10 @@ const FAULTS_PER_ROUND: usize = 16;
 pub(super) const MAX_MACHINES: usize = 2048;
 /// A pager without machines and daemon waits this long for a daemon that restarts.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// One that has given machines up while no daemon was there waits longer, to say why they ended.
+const UNHEARD_LIMIT: Duration = Duration::from_secs(600);
+/// Most of these that it remembers.
+const MAX_UNHEARD: usize = 256;
 /// Events of a complete machine are read for this long: one that was under way when it was let go waits for that.
 const LINGER: Duration = Duration::from_secs(2);
 /// Between tries when memory cannot be filled at the moment.
@@ -54,6 +58,8 @@ pub(super) struct Server {
     turn: u32,
     ahead_turn: u32,
     pub(super) draining: bool,
+    /// Machines that were given up while no daemon was there.
+    pub(super) unheard: Vec<Told>,
     idle_since: Option<Instant>,
 }
 
@@ -87,6 +93,7 @@ impl Server {
             turn: 0,
             ahead_turn: 0,
             draining: false,
+            unheard: Vec::new(),
             idle_since: None,
         })
     }
@@ -130,6 +137,11 @@ impl Server {
         let vm = machine.name().to_owned();
         tracing::error!(vm, reason, "machine given up");
         machine.standing = Standing::Failed(reason.clone());
+        let is_heard = self.connections.values().any(|daemon| daemon.greeted);
+        if !is_heard && self.unheard.len() < MAX_UNHEARD {
+            let (vm, failed) = (vm.clone(), Some(reason.clone()));
+            self.unheard.push(Told { vm, failed });
+        }
         // The daemon is told first: it kills the machine for the reason that is true.
         self.announce(&PagerEvent::Failed { vm, reason });
         self.flush();
@@ -288,7 +300,7 @@ impl Server {
             self.idle_since = None;
             return false;
         }
-        if self.draining {
+        if self.draining && self.unheard.is_empty() {
             // The last answers have been sent, or their reader is not reading.
             return true;
         }
@@ -297,7 +309,12 @@ impl Server {
             return false;
         }
         let since = *self.idle_since.get_or_insert(now);
-        now.duration_since(since) >= IDLE_LIMIT
+        let limit = if self.unheard.is_empty() {
+            IDLE_LIMIT
+        } else {
+            UNHEARD_LIMIT
+        };
+        now.duration_since(since) >= limit
     }
 
     /// How long nothing is to be done unless somebody has something.

@@ -105,11 +105,17 @@ fn without_a_daemon_a_signal_ends_it() {
     reference.damage(0, "pages", 0.5);
     let rig = Rig::of(dir.path(), &reference);
     let mut guest = rig.guest("vm", &reference);
+    let config = rig.config.clone();
     drop(rig);
     guest.tell(&format!("sum 0 {PAGES} 2"));
     assert_eq!(guest.result(), None, "it has read everything");
     let signal = std::os::unix::process::ExitStatusExt::signal(&guest.ended());
     assert_eq!(signal, Some(rustix::process::Signal::BUS.as_raw()));
+    // The next daemon hears why, though the machine is gone.
+    let rig = Rig::adopt(config);
+    let reason = rig.failure("vm");
+    assert!(reason.contains("checksum"), "{reason}");
+    assert_eq!(rig.supervisor.vms().unwrap(), Vec::<String>::new());
 }
 
 /// Cut after the pager has opened and mapped it: no signal for the pager, an end with a reason for the guest.

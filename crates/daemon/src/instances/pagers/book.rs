@@ -162,7 +162,16 @@ impl Book {
         }
     }
 
-    /// The machine needs no pager any more. What nobody holds is forgotten.
+    /// Why machines have failed whom nobody here holds yet: they may have ended before this daemon began.
+    pub(super) fn unheard(&self) -> Vec<(InstanceId, String)> {
+        let unheld = self.seats.iter().filter(|(_, seat)| !seat.held);
+        unheld
+            .filter_map(|(vm, seat)| Some((vm.clone(), seat.failure.clone()?)))
+            .collect()
+    }
+
+    /// The machine needs no pager any more. What nobody holds is forgotten, but not why it failed: somebody may come
+    /// to hold it.
     pub(super) fn end(&mut self, vm: &InstanceId, standing: Standing, stats: Option<VmStats>) {
         let Some(seat) = self.seats.get_mut(vm) else {
             return;
@@ -171,7 +180,7 @@ impl Book {
         if let Some(stats) = stats {
             seat.learn(&stats);
         }
-        if !seat.held {
+        if !seat.held && seat.failure.is_none() {
             self.forget(vm);
         }
     }
@@ -267,6 +276,19 @@ mod tests {
         book.release(&one);
         assert!(book.seat(&one).is_none());
         assert_eq!(book.totals().0.faults, 12, "counters only grow");
+    }
+
+    #[test]
+    fn why_a_machine_failed_before_this_daemon_began_is_kept() {
+        let mut book = Book::default();
+        let vm = entropy::instance_id();
+        book.note(Event::Failed {
+            vm: vm.to_string(),
+            reason: "chunk 3".to_owned(),
+        });
+        book.check_stock(&[]);
+        assert_eq!(book.unheard(), [(vm, "chunk 3".to_owned())]);
+        assert_eq!(book.users().count(), 0, "nobody is served for it");
     }
 
     #[test]

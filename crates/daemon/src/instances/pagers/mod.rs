@@ -75,6 +75,8 @@ struct Sites {
     forks: HashMap<ImageId, Forks>,
     /// Counters of images that are not in use any more.
     past: Totals,
+    /// Why machines have failed while no daemon was there, for those who look for them after a start.
+    unheard: HashMap<InstanceId, String>,
 }
 
 /// Forks of an image since its hot pages were forgotten.
@@ -139,7 +141,11 @@ impl Pagers {
         let site = self.site(&image);
         match site.open(self, None).await {
             Ok(()) => {
-                let machines = site.book().users().count();
+                let (machines, unheard) = {
+                    let book = site.book();
+                    (book.users().count(), book.unheard())
+                };
+                self.sites().unheard.extend(unheard);
                 info!(%image, machines, "found its pagers");
             }
             Err(error) => {
@@ -157,6 +163,9 @@ impl Pagers {
         vm: &InstanceId,
         pid: i32,
     ) -> Found {
+        if let Some(reason) = self.sites().unheard.remove(vm) {
+            return Found::Lost(reason);
+        }
         let site = self.site(image);
         let failure = {
             let mut book = site.book();
@@ -186,7 +195,14 @@ impl Pagers {
 
     /// Why a machine of the image that has ended was killed, if its pager had it killed.
     pub(super) fn failure(&self, image: &ImageId, vm: &InstanceId) -> Option<String> {
-        let site = self.sites().open.get(image).cloned()?;
+        let mut sites = self.sites();
+        let unheard = sites.unheard.remove(vm);
+        let site = sites.open.get(image).cloned();
+        drop(sites);
+        if unheard.is_some() {
+            return unheard;
+        }
+        let site = site?;
         let book = site.book();
         book.seat(vm)?.failure.clone()
     }

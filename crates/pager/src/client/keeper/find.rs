@@ -5,10 +5,10 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::{Keeper, Machine};
-use crate::client::PagerError;
 use crate::client::attach::identify;
 use crate::client::pager::Pager;
-use crate::control::{Reply, Request};
+use crate::client::{Event, PagerError};
+use crate::control::{Reply, Request, Served};
 
 impl Keeper {
     /// Takes over the pager behind `socket` with its machines, if somebody answers there.
@@ -31,9 +31,15 @@ impl Keeper {
         for served in hello.vms {
             match self.adopt(number, &served.vm) {
                 Ok(()) => {}
-                // It has ended since the pager said what it serves.
-                Err(PagerError::Refused { .. }) => continue,
-                Err(error) if is_of_the_dead(&error) => continue,
+                // It has ended since the pager said what it serves, or while nobody heard why.
+                Err(PagerError::Refused { .. }) => {
+                    self.was_given_up(served);
+                    continue;
+                }
+                Err(error) if is_of_the_dead(&error) => {
+                    self.was_given_up(served);
+                    continue;
+                }
                 Err(error) => return Err(error),
             }
             if let Some(reason) = served.failed {
@@ -41,6 +47,13 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    fn was_given_up(&self, served: Served) {
+        if let Some(reason) = served.failed {
+            let vm = served.vm;
+            (self.on_event)(Event::Failed { vm, reason });
+        }
     }
 
     fn adopt(&mut self, number: u32, vm: &str) -> Result<(), PagerError> {
