@@ -17,8 +17,17 @@ const START: u32 = 0x000c_4600;
 /// Low half of the register that sends messages.
 const SEND: u64 = LOCAL_APIC + 0x300;
 
-/// Looks at whether it is there, or done, before it is taken for missing: tens of seconds.
+/// Looks at whether it is done before it is taken for missing: tens of seconds.
 const PATIENCE: u64 = 1 << 30;
+
+/// Looks at whether it is there before it is started again: some tenths of a second.
+const START_PATIENCE: u64 = 1 << 23;
+
+/// Starts of it before it is taken for missing.
+const STARTS: u32 = 64;
+
+/// Turns of nothing in which a reset has come to it.
+const RESET_TURNS: u64 = 1 << 20;
 
 /// Whether it is to roam, and not to work.
 const ROAMS: u64 = SECOND;
@@ -48,7 +57,7 @@ pub fn share(work: &Work, run: u64) -> Option<u64> {
         (IS_DONE, 0),
     ])?;
     let own = work.turns(run, 0);
-    wait_for(IS_DONE)?;
+    wait_for(IS_DONE, PATIENCE)?;
     stop();
     Some(own + sys::read64(COUNTED))
 }
@@ -64,7 +73,8 @@ pub fn roamed() -> u64 {
 }
 
 /// Starts it anew with what it is told, and sees it run. A reset that overtakes a start loses that (KVM takes them up
-/// later, and a start on its way is spent on the reset before), so none is sent to who is on the way.
+/// later, and a start on its way is spent on the reset before), so none is sent to who is on the way. One that was under
+/// way when the machine was saved may be lost, and a start means nothing to who runs: both are sent again then.
 fn start(told: &[(u64, u64)]) -> Option<()> {
     if sys::read64(WAITS) == 0 {
         stop();
@@ -72,12 +82,20 @@ fn start(told: &[(u64, u64)]) -> Option<()> {
     for (address, value) in told {
         sys::write64(*address, *value);
     }
-    sys::write64(IS_UP, 0);
-    sys::write64(WAITS, 0);
     sys::place_second(SECOND_START);
-    sys::fence();
-    sys::write32(SEND, START | (SECOND_START >> 12) as u32);
-    wait_for(IS_UP)
+    for _ in 0..STARTS {
+        sys::write64(IS_UP, 0);
+        sys::write64(WAITS, 0);
+        sys::fence();
+        sys::write32(SEND, START | (SECOND_START >> 12) as u32);
+        if wait_for(IS_UP, START_PATIENCE).is_some() {
+            return Some(());
+        }
+        stop();
+        // If it was started late, it must not say so after this.
+        (0..RESET_TURNS).for_each(|_| sys::relax());
+    }
+    None
 }
 
 fn stop() {
@@ -85,8 +103,8 @@ fn stop() {
     sys::write64(WAITS, 1);
 }
 
-fn wait_for(sign: u64) -> Option<()> {
-    for _ in 0..PATIENCE {
+fn wait_for(sign: u64, looks: u64) -> Option<()> {
+    for _ in 0..looks {
         if sys::read64(sign) == 1 {
             return Some(());
         }
