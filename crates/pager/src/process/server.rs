@@ -225,9 +225,12 @@ impl Server {
                 if !machine.has_faults() || left == 0 {
                     break;
                 }
-                left -= 1;
                 match machine.serve_fault(&mut self.source, Instant::now()) {
-                    Ok(Served::Done) => got_on = true,
+                    Ok(Served::Done) => {
+                        got_on = true;
+                        left -= 1;
+                    }
+                    // It costs nobody a turn: what waits behind it comes before any work ahead.
                     Ok(Served::Busy | Served::Gone) => break,
                     Err(failure) => {
                         got_on = true;

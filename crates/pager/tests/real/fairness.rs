@@ -1,6 +1,7 @@
 //! What machines of one pager take from each other: turns and memory.
 
 use memory::Encoding;
+use pager::HotPages;
 use rustix::process::Signal;
 
 use super::reference::{Layer, Reference};
@@ -8,6 +9,7 @@ use super::rig::{Rig, config, send};
 
 pub(crate) const ALL: &[super::Test] = &[
     ("a_fault_is_not_behind_all_others", a_fault),
+    ("a_fault_is_not_behind_work_ahead", work_ahead),
     ("a_removal_behind_many_faults_is_heard", a_removal),
     ("a_pager_holds_no_more_than_its_cache", a_cache),
 ];
@@ -43,6 +45,34 @@ fn a_fault() {
     // All were heard of at one time. Four of the greedy one come first, and the bound is known to a factor of two.
     let bound = greedy.quantile_us(0.25);
     assert!(modest.sum_us <= bound, "{modest:?} {greedy:?}");
+}
+
+/// All of the machine is to be filled ahead, and the page that it waits for comes last of that.
+fn work_ahead() {
+    const PAGES: u64 = 24 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let layers = [Layer::whole(Encoding::Packed, PAGES, 0)];
+    let reference = Reference::new(&dir.path().join("image"), PAGES, &layers);
+    let rig = Rig::of(dir.path(), &reference);
+    let mut guest = rig.guest("vm", &reference);
+    let pid = rig.pid();
+    send(pid, Signal::STOP);
+    let supervisor = &rig.supervisor;
+    std::thread::scope(|scope| {
+        let all = HotPages {
+            recordings: 1,
+            ready: vec![(0, PAGES)],
+            exec: Vec::new(),
+        };
+        let asked = scope.spawn(move || supervisor.prefetch("vm", all));
+        guest.tell(&format!("sum {} 1 1", PAGES - 1));
+        guest.waits_with(1);
+        send(pid, Signal::CONT);
+        asked.join().unwrap().unwrap();
+    });
+    assert_eq!(guest.result(), Some(reference.sum(PAGES - 1, 1)));
+    // Had it been filled ahead, nothing would have been copied for it.
+    assert_eq!(rig.stats("vm").stats.copied_bytes, 64 << 10);
 }
 
 /// The kernel tells of faults first, and lets nobody fill anything until a removal was heard.
